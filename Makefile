@@ -1,0 +1,51 @@
+# Targets for users and developers; see README.md. Each installs what it needs and does so once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Debian packages of the real clients and servers that the tests and benchmarks talk to.
+TEST_PACKAGES := dovecot-imapd dovecot-pop3d curl isync getmail6 fetchmail offlineimap3 mutt neomutt tmux openssl ca-certificates
+BENCH_PACKAGES := dovecot-imapd
+
+.PHONY: demo install test bench lint docs clean test-packages
+
+demo: install
+	$(BIN)/letterlock demo
+
+install: $(VENV)/.installed
+
+test: $(VENV)/.installed-dev test-packages
+	LETTERLOCK_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed
+	@tools/debian-packages $(BENCH_PACKAGES)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check letterlock tests benchmarks fuzz
+	$(BIN)/ruff check letterlock tests benchmarks fuzz
+	$(BIN)/mypy
+	$(BIN)/python tools/large_rooms.py
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.generate_docs
+
+test-packages:
+	@tools/debian-packages $(TEST_PACKAGES)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "letterlock needs Python 3.11 or newer; '$(PYTHON)' is older (set PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || tools/debian-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
