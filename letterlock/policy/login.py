@@ -108,9 +108,7 @@ def decide(attempt: LoginAttempt, rules: LoginRules) -> Decision:
         return Decision(True, Reason.PROTECTED)
     if not _allows(rules.login_type, attempt.mechanism):
         return Decision(False, Reason.TLS_REQUIRED)
-    stricter = next(
-        t for t in _STRICTER if t.value > rules.login_type.value and not _allows(t, attempt.mechanism)
-    )
+    stricter = next(t for t in _STRICTER if t.value > rules.login_type.value and not _allows(t, attempt.mechanism))
     return Decision(True, Reason.CLEAR_ALLOWED, stricter)
 
 

@@ -1,0 +1,224 @@
+"""Mailboxes as accounts: identity, switches, password hash, exposure. The rows live in `config.py`'s file.
+
+An account's id is random and names its mailbox file, so that nothing a person types becomes a path. Look-ups by login
+name are cached and forgotten whenever any process writes to the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import re
+import secrets
+import unicodedata
+from typing import Any, Final
+
+from letterlock.base.errors import Malformed, Refused
+from letterlock.base.values import MimeFormat, enum_name, parse_enum
+from letterlock.directory.config import Config, now
+
+MAX_ADDRESS: Final = 254  # RFC 5321 §4.5.3.1
+MAX_PASSWORD: Final = 1024
+_ADDRESS = re.compile(r"[^\s@\x00-\x20\x7f\"(),:;<>\[\]\\*%]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """What Set-CASMailbox sets."""
+
+    PopEnabled: bool = True
+    ImapEnabled: bool = True
+    PopUseProtocolDefaults: bool = True
+    ImapUseProtocolDefaults: bool = True
+    PopMessagesRetrievalMimeFormat: MimeFormat = MimeFormat.BestBodyFormat
+    ImapMessagesRetrievalMimeFormat: MimeFormat = MimeFormat.BestBodyFormat
+    PopSuppressReadReceipt: bool = False
+    ImapSuppressReadReceipt: bool = False
+    PopEnableExactRFC822Size: bool = False
+    ImapEnableExactRFC822Size: bool = False
+    PopForceICalForCalendarRetrievalOption: bool = False
+    ImapForceICalForCalendarRetrievalOption: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A mailbox that may log in."""
+
+    id: str
+    address: str
+    alias: str
+    display_name: str
+    created: str
+    switches: Switches
+    password_hash: str = dataclasses.field(repr=False)
+
+
+def check_address(text: str) -> str:
+    """An address in canonical form: NFC, domain in lower case; `Malformed` otherwise."""
+    address = unicodedata.normalize("NFC", text.strip())
+    if len(address.encode()) > MAX_ADDRESS or not _ADDRESS.fullmatch(address):
+        raise Malformed(f"'{text}' is not a mail address; expected NAME@DOMAIN")
+    local, _, domain = address.rpartition("@")
+    return f"{local}@{domain.lower()}"
+
+
+def check_password(text: str) -> str:
+    """Not empty, no NUL (RFC 4616), bounded."""
+    if not text or "\x00" in text or len(text.encode()) > MAX_PASSWORD:
+        raise Malformed(f"Password: must have 1 to {MAX_PASSWORD} bytes and no NUL")
+    return text
+
+
+def _switches_json(switches: Switches) -> str:
+    return json.dumps({k: v if isinstance(v, bool) else enum_name(v) for k, v in dataclasses.asdict(switches).items()})
+
+
+def _switches(text: str) -> Switches:
+    rows: dict[str, Any] = json.loads(text)
+    values: dict[str, Any] = {k: v if isinstance(v, bool) else parse_enum(MimeFormat, v) for k, v in rows.items()}
+    return Switches(**values)
+
+
+class Accounts:
+    """All accounts of one data directory."""
+
+    _COLUMNS: Final = "id, address, alias, display_name, created, switches, password_hash"
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._by_login: dict[str, Account | None] = {}
+
+    @staticmethod
+    def _account(row: tuple[Any, ...]) -> Account:
+        return Account(
+            id=row[0],
+            address=row[1],
+            alias=row[2],
+            display_name=row[3],
+            created=row[4],
+            switches=_switches(row[5]),
+            password_hash=row[6],
+        )
+
+    def all(self) -> list[Account]:
+        """Every account, by address."""
+        rows = self._config.db.execute(f"SELECT {self._COLUMNS} FROM account ORDER BY address")  # noqa: S608 - constant
+        return [self._account(row) for row in rows]
+
+    def find(self, pattern: str | None) -> list[Account]:
+        """By address, alias, display name or id, with `*` and `?`; None is all. `Refused` when a plain name is none."""
+        accounts = self.all()
+        if pattern is None or pattern == "*":
+            return accounts
+        wanted = pattern.lower()
+        names = [(a, [a.address.lower(), a.alias.lower(), a.display_name.lower(), a.id]) for a in accounts]
+        if "*" in wanted or "?" in wanted:
+            escaped = wanted.replace("[", "[[]")
+            return [a for a, keys in names if any(fnmatch.fnmatchcase(k, escaped) for k in keys)]
+        found = [a for a, keys in names if wanted in keys]
+        if not found:
+            raise Refused(f"there is no mailbox '{pattern}'")
+        return found
+
+    def one(self, identity: str) -> Account:
+        """Exactly one account; `Refused` otherwise."""
+        found = self.find(identity)
+        if len(found) != 1:
+            raise Refused(f"'{identity}' names {len(found)} mailboxes; use the full address")
+        return found[0]
+
+    def by_login(self, user: str) -> Account | None:
+        """The account that logs in as `user` (its full address, without case), cached."""
+        if self._config.changed():
+            self._by_login.clear()
+        key = unicodedata.normalize("NFC", user).lower()
+        if key not in self._by_login:
+            if len(self._by_login) > 10_000:  # names come from the wire
+                self._by_login.clear()
+            row = self._config.db.execute(
+                f"SELECT {self._COLUMNS} FROM account WHERE address = ?",  # noqa: S608 - constant
+                (key,),
+            ).fetchone()
+            self._by_login[key] = self._account(row) if row else None
+        return self._by_login[key]
+
+    def create(self, address: str, password_hash: str, display_name: str, alias: str, who: str) -> Account:
+        """Durable; `Refused` when the address is taken."""
+        address = check_address(address)
+        local = address.rpartition("@")[0]
+        account = Account(
+            id=secrets.token_hex(16),
+            address=address,
+            alias=alias or local,
+            display_name=display_name or local,
+            created=now(),
+            switches=Switches(),
+            password_hash=password_hash,
+        )
+        taken = self._config.db.execute("SELECT 1 FROM account WHERE address = ?", (address,)).fetchone()
+        if taken:
+            raise Refused(f"there is a mailbox {address} already")
+        with self._config.transaction(who, f"New-Mailbox {address}"):
+            self._config.db.execute(
+                f"INSERT INTO account ({self._COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constant
+                (
+                    *(account.id, address, account.alias, account.display_name, account.created),
+                    *(_switches_json(account.switches), password_hash),
+                ),
+            )
+        return account
+
+    def set_switches(self, account: Account, changes: dict[str, Any], who: str) -> None:
+        """Durable; running sessions keep what they have, the next login meets the new values."""
+        old = {k: declared(getattr(account.switches, k)) for k in changes}
+        new = dataclasses.replace(account.switches, **changes)
+        with self._config.transaction(
+            who, f"Set-CASMailbox {account.address}", old, {k: declared(v) for k, v in changes.items()}
+        ):
+            self._config.db.execute("UPDATE account SET switches = ? WHERE id = ?", (_switches_json(new), account.id))
+
+    def set_names(self, account: Account, display_name: str, alias: str, who: str) -> None:
+        """Durable."""
+        old = [account.display_name, account.alias]
+        with self._config.transaction(who, f"Set-Mailbox {account.address}", old, [display_name, alias]):
+            self._config.db.execute(
+                "UPDATE account SET display_name = ?, alias = ? WHERE id = ?", (display_name, alias, account.id)
+            )
+
+    def set_password(self, account: Account, password_hash: str, who: str) -> None:
+        """Durable; clears the marks of exposure."""
+        with self._config.transaction(who, f"Set-MailboxPassword {account.address}"):
+            self._config.db.execute("UPDATE account SET password_hash = ? WHERE id = ?", (password_hash, account.id))
+            self._config.db.execute("DELETE FROM exposed WHERE account = ?", (account.id,))
+
+    def remove(self, account: Account, who: str) -> None:
+        """Durable."""
+        with self._config.transaction(who, f"Remove-Mailbox {account.address}"):
+            self._config.db.execute("DELETE FROM account WHERE id = ?", (account.id,))
+            self._config.db.execute("DELETE FROM exposed WHERE account = ?", (account.id,))
+
+    def mark_exposed(self, account: Account, protocol: str, address: str) -> None:
+        """A right password crossed the network in clear text (at most 100 marks are kept for an account)."""
+        with self._config.transaction("server", f"exposed {account.address}", None, {"from": address}):
+            self._config.db.execute(
+                "INSERT INTO exposed (account, at, protocol, address) VALUES (?, ?, ?, ?)",
+                (account.id, now(), protocol, address),
+            )
+            self._config.db.execute(
+                "DELETE FROM exposed WHERE account = ?1 AND rowid NOT IN "
+                "(SELECT rowid FROM exposed WHERE account = ?1 ORDER BY rowid DESC LIMIT 100)",
+                (account.id,),
+            )
+
+    def exposed(self, account: Account) -> list[tuple[str, str, str]]:
+        """(when, protocol, address) of each mark."""
+        rows = self._config.db.execute(
+            "SELECT at, protocol, address FROM exposed WHERE account = ? ORDER BY rowid", (account.id,)
+        )
+        return [(str(r[0]), str(r[1]), str(r[2])) for r in rows]
+
+
+def declared(value: object) -> object:
+    """A switch's value for the audit trail."""
+    return enum_name(value) if isinstance(value, MimeFormat) else value

@@ -1,0 +1,204 @@
+"""Settings, start types, revision and audit trail: `letterlock.db` of a data directory.
+
+One SQLite file, every write synced before it returns. A write is validated as a whole object first, and goes in one
+transaction with its audit rows and the new revision: nothing is ever half-changed. Several processes read it; they
+notice a change by SQLite's data version (`changed`), which costs about two microseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from letterlock.base import declare
+from letterlock.base.errors import Malformed, Refused
+from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings, defaults
+from letterlock.base.values import StartType, host_name, parse_enum
+
+S = TypeVar("S", bound=ClientAccessSettings)
+
+# (name, Exchange's name, display name); the order of Get-Service
+SERVICES: Final = (
+    ("LetterlockImap4", "MSExchangeImap4", "Letterlock IMAP4"),
+    ("LetterlockImap4BE", "MSExchangeIMAP4BE", "Letterlock IMAP4 Backend"),
+    ("LetterlockPop3", "MSExchangePop3", "Letterlock POP3"),
+    ("LetterlockPop3BE", "MSExchangePOP3BE", "Letterlock POP3 Backend"),
+)
+
+# Numbered from 1; user_version of the file says how many have been applied. Never change one that was released.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE value (section TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, PRIMARY KEY (section, name))
+      WITHOUT ROWID;
+    CREATE TABLE audit (id INTEGER PRIMARY KEY, at TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+      old TEXT, new TEXT);
+    CREATE TABLE account (
+      id TEXT PRIMARY KEY, address TEXT NOT NULL UNIQUE COLLATE NOCASE, alias TEXT NOT NULL, display_name TEXT NOT NULL,
+      password_hash TEXT NOT NULL, created TEXT NOT NULL, switches TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE exposed (account TEXT NOT NULL, at TEXT NOT NULL, protocol TEXT NOT NULL, address TEXT NOT NULL);
+    CREATE INDEX exposed_account ON exposed (account);
+    CREATE TABLE certificate (thumbprint TEXT PRIMARY KEY, file TEXT NOT NULL, services TEXT NOT NULL,
+      friendly_name TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+class Config:
+    """An open `letterlock.db`."""
+
+    def __init__(self, data: Path, db: apsw.Connection) -> None:
+        self.data = data
+        self.db = db
+        self._seen = -1
+
+    @classmethod
+    def create(cls, data: Path, hostname: str, server: str, port_offset: int) -> Config:
+        """A new file with every setting at its default and all services Manual."""
+        hostname = host_name(hostname)
+        config = cls(data, _connect(data / "letterlock.db", create=True))
+        config._migrate()
+        with config.transaction("init", f"init {hostname}"):
+            config._put("server", {"Name": server, "Fqdn": hostname, "PortOffset": port_offset})
+            config._put("start", {name: StartType.Manual.name for name, _, _ in SERVICES})
+            for kind in (ImapSettings, PopSettings):
+                config._put(kind.__name__, declare.stored(defaults(kind, hostname, port_offset)))
+        return config
+
+    @classmethod
+    def open(cls, data: Path) -> Config:
+        """An existing one; `Refused` when there is none, or when a newer version made it."""
+        if not (data / "letterlock.db").is_file():
+            raise Refused(f"{data} is not a data directory; make one with: letterlock init --hostname FQDN")
+        try:
+            config = cls(data, _connect(data / "letterlock.db", create=False))
+            config._migrate()
+        except apsw.Error as error:
+            raise Refused(f"{data / 'letterlock.db'} cannot be read: {error}") from None
+        return config
+
+    def _migrate(self) -> None:
+        version = int(self.db.pragma("user_version"))
+        if version > len(MIGRATIONS):
+            raise Refused(
+                f"{self.data} was made by a newer version of letterlock (schema {version}, "
+                f"this one knows {len(MIGRATIONS)}); install that version"
+            )
+        for number in range(version, len(MIGRATIONS)):
+            with self.db:
+                self.db.execute(MIGRATIONS[number])
+                self.db.pragma("user_version", number + 1)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def changed(self) -> bool:
+        """Whether anybody wrote since the last call (true the first time)."""
+        version = int(self.db.pragma("data_version")) * 1_000_003 + self.db.total_changes()
+        changed, self._seen = version != self._seen, version
+        return changed
+
+    @contextmanager
+    def transaction(self, who: str, what: str, old: object = None, new: object = None) -> Iterator[None]:
+        """One durable change with its audit row; `Refused` when the disk is full."""
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute(
+                    "INSERT INTO audit (at, who, what, old, new) VALUES (?, ?, ?, ?, ?)",
+                    (now(), who, what, json.dumps(old), json.dumps(new)),
+                )
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+        except apsw.FullError:
+            raise Refused("the disk is full: nothing was changed") from None
+
+    def _put(self, section: str, rows: Mapping[str, object]) -> None:
+        self.db.executemany(
+            "INSERT OR REPLACE INTO value (section, name, json) VALUES (?, ?, ?)",
+            ((section, name, json.dumps(value)) for name, value in rows.items()),
+        )
+
+    def _get(self, section: str) -> dict[str, Any]:
+        rows = self.db.execute("SELECT name, json FROM value WHERE section = ?", (section,))
+        return {name: json.loads(text) for name, text in rows}
+
+    # settings
+
+    @property
+    def server_name(self) -> str:
+        """The server's short name."""
+        return str(self._get("server")["Name"])
+
+    @property
+    def fqdn(self) -> str:
+        """The server's full name."""
+        return str(self._get("server")["Fqdn"])
+
+    def settings(self, kind: type[S]) -> S:
+        """The stored settings of a service pair."""
+        return declare.restored(kind, self._get(kind.__name__))
+
+    def change(self, kind: type[S], changes: Mapping[str, object], who: str) -> dict[str, tuple[object, object]]:
+        """Apply `changes` (values, texts or `ListChange`); the names that differ now with old and new value.
+
+        `validate` it first to learn what would change.
+        """
+        new, differing = self.validate(kind, changes)
+        if differing:
+            old_new = {n: (declare.to_json(o), declare.to_json(v)) for n, (o, v) in differing.items()}
+            old = {n: pair[0] for n, pair in old_new.items()}
+            with self.transaction(who, f"Set {kind.__name__}", old, {n: p[1] for n, p in old_new.items()}):
+                self._put(kind.__name__, {n: declare.to_json(getattr(new, n)) for n in differing})
+        return differing
+
+    def validate(self, kind: type[S], changes: Mapping[str, object]) -> tuple[S, dict[str, tuple[object, object]]]:
+        """The object that `changes` would make, and what would differ; `Malformed` names setting, value, allowed."""
+        old = self.settings(kind)
+        known = declare.fields(kind)
+        values: dict[str, Any] = {}
+        for name, value in changes.items():
+            if known[name].setting.read_only:
+                raise Malformed(f"{name}: cannot be changed")
+            values[name] = declare.read(kind, name, value, getattr(old, name))
+        new = dataclasses.replace(old, **values)
+        new.check()
+        return new, {n: (getattr(old, n), v) for n, v in values.items() if v != getattr(old, n)}
+
+    # services
+
+    def start_type(self, service: str) -> StartType:
+        """Disabled, Manual or Automatic."""
+        return parse_enum(StartType, self._get("start").get(service, "Manual"))
+
+    def set_start_type(self, service: str, value: StartType, who: str) -> None:
+        """Durable."""
+        old = self.start_type(service)
+        with self.transaction(who, f"Set-Service {service}", old.name, value.name):
+            self._put("start", {service: value.name})
+
+
+def now() -> str:
+    """The time for rows: UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _connect(path: Path, create: bool) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    db = apsw.Connection(str(path), flags=flags)
+    path.chmod(0o600)
+    db.set_busy_timeout(5000)
+    db.pragma("journal_mode", "WAL")
+    db.pragma("synchronous", "FULL")
+    return db
