@@ -35,6 +35,7 @@ class Stop(enum.Enum):
     TIMEOUT = enum.auto()
     SHUTDOWN = enum.auto()
     REFUSED = enum.auto()  # a connection limit: said instead of a greeting
+    FAILURE = enum.auto()  # an exception of ours: the log has the traceback
 
 
 class Password:
@@ -111,7 +112,8 @@ class Session(Protocol):
     """The contract for IMAP, POP3 and later SMTP."""
 
     out: list[bytes]
-    timeout: float
+    timeout: float  # seconds of silence; before login, seconds since the connection began (slow clients)
+    authenticated: bool
 
     def receive(self, data: bytes) -> None:
         """Take what arrived; b"" is end of stream. Never raises, never waits."""

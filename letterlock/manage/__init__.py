@@ -1,0 +1,10 @@
+"""THE TABLE: every cmdlet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from letterlock.manage import certificates, mailboxes, services, settings
+from letterlock.manage.registry import table
+
+CMDLETS: Final = table(*services.CMDLETS, *settings.CMDLETS, *mailboxes.CMDLETS, *certificates.CMDLETS)

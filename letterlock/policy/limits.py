@@ -95,7 +95,7 @@ class FailureThrottle:
             score = max(score, _score(self._users.get(user), now))
         if score <= FREE_FAILURES:
             return 0.0
-    return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(score - FREE_FAILURES - 1.0, 20.0)))
+        return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(score - FREE_FAILURES - 1.0, 20.0)))
 
     def failed(self, user: str, address: str, now: float) -> None:
         """A login failed."""

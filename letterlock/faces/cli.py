@@ -1,0 +1,269 @@
+"""The command line: program commands, every cmdlet as a subcommand, and the shell."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from letterlock import __version__
+from letterlock.base.errors import LetterlockError, Malformed
+from letterlock.faces import output, pipeline
+from letterlock.manage import CMDLETS
+from letterlock.manage.registry import Cmdlet
+
+USAGE = """usage: letterlock COMMAND [--data DIR] …
+
+  init --hostname FQDN [--server NAME] [--port-offset N]   make a data directory
+  serve [--workers N]                                      run the server
+  demo [--check]                                           try everything in a throw-away directory
+  shell [-c TEXT]… [-f FILE]                               management shell
+  help [CMDLET]                                            parameters of a cmdlet; without one, all cmdlets
+  CMDLET [--parameter VALUE]… [--output table|list|json|csv]
+  --version
+"""
+
+
+class Program(Protocol):
+    """What `app` provides."""
+
+    def init(self, data: Path, hostname: str, server: str | None, port_offset: int) -> None: ...
+    def serve(self, data: Path, workers: int | None) -> int: ...
+    def demo(self, check: bool) -> int: ...
+    def dispatcher(self, data: Path) -> AbstractAsyncContextManager[pipeline.Dispatch]: ...
+
+
+def default_data() -> Path:
+    """The platform's state directory."""
+    if os.name == "posix" and os.getuid() == 0:
+        return Path("/var/lib/letterlock")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "letterlock"
+
+
+class Options:
+    """Words of the command line, read one option at a time."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+
+    def take(self, *names: str) -> list[str]:
+        """Remove all `--name VALUE` and `--name=VALUE`; their values."""
+        values, rest, at = [], [], 0
+        while at < len(self.words):
+            word = self.words[at]
+            name, equals, value = word.partition("=")
+            if word in names:
+                at += 1
+                if at >= len(self.words):
+                    raise Malformed(f"{word} needs a value")
+                values.append(self.words[at])
+            elif equals and name in names:
+                values.append(value)
+            else:
+                rest.append(word)
+            at += 1
+        self.words = rest
+        return values
+
+    def one(self, name: str, default: str | None = None) -> str | None:
+        """The last value given."""
+        return (self.take(name) or [default])[-1]
+
+    def flag(self, name: str) -> bool:
+        """Whether `name` is there."""
+        found = name in self.words
+        self.words = [w for w in self.words if w != name]
+        return found
+
+    def number(self, name: str, low: int, high: int) -> int | None:
+        """A whole number in a range."""
+        text = self.one(name)
+        if text is None:
+            return None
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise Malformed(f"{name}: '{text}' is not allowed; use a number from {low} to {high}")
+        return int(text)
+
+    def end(self) -> None:
+        """Nothing may be left."""
+        if self.words:
+            raise Malformed(f"'{self.words[0]}' is not an option here; see: letterlock --help")
+
+
+def main(words: list[str], program: Program) -> int:
+    """Run one command line; the exit status."""
+    options = Options(words)
+    debug = options.flag("--debug")
+    try:
+        return _run(options, program)
+    except LetterlockError as error:
+        if debug:
+            raise
+        print(f"letterlock: error: {output.clean(error.text)}", file=sys.stderr)
+        return 2 if isinstance(error, Malformed) else 1
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(f"letterlock: error: {output.clean(str(error) or type(error).__name__)} (see --debug)", file=sys.stderr)
+        return 1
+
+
+def _run(options: Options, program: Program) -> int:
+    if options.flag("--version"):
+        print(f"letterlock {__version__}")
+        return 0
+    data = Path(options.one("--data") or os.environ.get("LETTERLOCK_DATA") or default_data()).absolute()
+    if not options.words or options.words[0] in ("--help", "-h"):
+        print(USAGE, end="")
+        return 0 if options.words else 2
+    command = options.words.pop(0)
+    commands: dict[str, Callable[[Options, Path, Program], int]] = {
+        "init": _init,
+        "serve": _serve,
+        "demo": _demo,
+        "shell": _shell,
+        "help": _help,
+    }
+    if command in commands:
+        return commands[command](options, data, program)
+    return _cmdlet(command, options, data, program)
+
+
+def _init(options: Options, data: Path, program: Program) -> int:
+    hostname = options.one("--hostname")
+    if not hostname:
+        raise Malformed("init needs --hostname FQDN, the name that clients connect to")
+    server = options.one("--server")
+    offset = options.number("--port-offset", 0, 60000) or 0
+    options.end()
+    program.init(data, hostname, server, offset)
+    return 0
+
+
+def _serve(options: Options, data: Path, program: Program) -> int:
+    workers = options.number("--workers", 1, 256)
+    options.end()
+    return program.serve(data, workers)
+
+
+def _demo(options: Options, _data: Path, program: Program) -> int:
+    check = options.flag("--check")
+    options.end()
+    return program.demo(check)
+
+
+def _shell(options: Options, data: Path, program: Program) -> int:
+    texts = options.take("-c")
+    for name in options.take("-f"):
+        try:
+            texts.append(Path(name).read_text())
+        except OSError as error:
+            raise Malformed(f"{name}: {error.strerror}") from None
+    options.end()
+    if texts or not sys.stdin.isatty():
+        return asyncio.run(_texts(texts or [sys.stdin.read()], data, program))
+    return asyncio.run(_interactive(data, program))
+
+
+async def _texts(texts: list[str], data: Path, program: Program) -> int:
+    async with program.dispatcher(data) as dispatch:
+        for text in texts:
+            await pipeline.run(text, dispatch)
+    return 0
+
+
+async def _interactive(data: Path, program: Program) -> int:
+    import readline  # noqa: F401 - gives input() history and editing
+
+    while True:
+        try:
+            text = await asyncio.to_thread(input, "letterlock> ")
+        except EOFError:
+            print()
+            return 0
+        if text.strip().lower() in ("exit", "quit"):
+            return 0
+        try:
+            await _texts([text], data, program)
+        except LetterlockError as error:
+            print(f"letterlock: error: {output.clean(error.text)}", file=sys.stderr)
+
+
+def _help(options: Options, _data: Path, _program: Program) -> int:
+    if not options.words:
+        for cmdlet in dict.fromkeys(CMDLETS.values()):
+            print(f"{cmdlet.name:<30} {cmdlet.help}")
+        return 0
+    cmdlet = CMDLETS.get(options.words[0].lower())
+    if cmdlet is None:
+        raise Malformed(f"there is no cmdlet '{options.words[0]}'; letterlock help lists all")
+    print(f"{cmdlet.name}: {cmdlet.help}\n")
+    for p in cmdlet.all_parameters:
+        default = f" Default: {p.default}." if p.default else ""
+        needed = " Needed." if p.mandatory else ""
+        print(f"  -{p.name} <{p.type_name}>\n      {p.help}{default}{needed}")
+    return 0
+
+
+def _cmdlet(name: str, options: Options, data: Path, program: Program) -> int:
+    cmdlet = CMDLETS.get(name.lower())
+    if cmdlet is None:
+        raise Malformed(f"'{name}' is not a command; see: letterlock --help and letterlock help")
+    form = options.one("--output", "") or ""
+    if form not in ("", "table", "list", "json", "csv"):
+        raise Malformed(f"--output: '{form}' is not one of table, list, json, csv")
+    named, positional = _parameters(cmdlet, options.words)
+    _prompt(cmdlet, named)
+    return asyncio.run(_one(cmdlet, named, positional, form, data, program))
+
+
+async def _one(
+    cmdlet: Cmdlet, named: dict[str, Any], positional: list[Any], form: str, data: Path, program: Program
+) -> int:
+    async with program.dispatcher(data) as dispatch:
+        sys.stdout.write(output.render(await dispatch(cmdlet.name, named, positional, None), form))
+    return 0
+
+
+def _parameters(cmdlet: Cmdlet, words: list[str]) -> tuple[dict[str, Any], list[Any]]:
+    """`--login-type SecureLogin`, `--logintype=SecureLogin`; repeated ones make a list."""
+    named: dict[str, Any] = {}
+    positional: list[Any] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if not word.startswith("--"):
+            positional.append(word)
+            continue
+        text, equals, value = word[2:].partition("=")
+        parameter = cmdlet.parameter(text.replace("-", ""))
+        if parameter.switch and not equals:
+            named[parameter.name] = True
+            continue
+        if not equals:
+            if at >= len(words):
+                raise Malformed(f"--{text} needs a value")
+            value = words[at]
+            at += 1
+        if parameter.name in named:
+            old = named[parameter.name]
+            named[parameter.name] = [*(old if isinstance(old, list) else [old]), value]
+        else:
+            named[parameter.name] = value
+    return named, positional
+
+
+def _prompt(cmdlet: Cmdlet, named: dict[str, Any]) -> None:
+    """A password that is needed and not given is asked for on a terminal."""
+    for p in cmdlet.parameters:
+        if p.type_name == "SecureString" and p.mandatory and p.name not in named and sys.stdin.isatty():
+            named[p.name] = getpass.getpass(f"{p.name}: ")

@@ -1,0 +1,57 @@
+"""What a cmdlet may reach: the directory, the store, the running services, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from letterlock.base.errors import Refused
+from letterlock.directory.accounts import Accounts
+from letterlock.directory.certificates import Certificates
+from letterlock.directory.config import Config
+from letterlock.store.api import Store
+
+
+class ServerControl(Protocol):
+    """The running server, as far as management needs it."""
+
+    def running(self, name: str) -> bool: ...
+    async def start(self, name: str) -> None: ...
+    async def stop(self, name: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """One invocation's surroundings."""
+
+    config: Config
+    accounts: Accounts
+    certificates: Certificates
+    store: Store
+    server: ServerControl | None
+    who: str
+    what_if: bool = False
+    messages: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """A warning line for whoever asked."""
+        self.messages.append(f"WARNING: {text}")
+
+    def should(self, what: str) -> bool:
+        """Whether a change is to be made; under -WhatIf it is only told."""
+        if self.what_if:
+            self.messages.append(f"What if: {what}")
+        return not self.what_if
+
+    def check_server(self, name: str) -> None:
+        """`-Server` and `-ComputerName` name this server; another is an error."""
+        own = {self.config.server_name.lower(), self.config.fqdn.lower()}
+        if name and name.lower() not in own:
+            raise Refused(f"there is no server '{name}' here; this one is {self.config.server_name}")
+
+    def running_server(self) -> ServerControl:
+        """The running server; `Refused` when there is none."""
+        if self.server is None:
+            raise Refused("the server is not running; start it with: letterlock serve")
+        return self.server

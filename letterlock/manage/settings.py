@@ -1,0 +1,74 @@
+"""Get- and Set-ImapSettings, Get- and Set-PopSettings: made from the declarations in base/settings.py."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from letterlock.base import declare
+from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings
+from letterlock.manage.context import Context
+from letterlock.manage.registry import Cmdlet, Parameter, Row
+
+_SERVER: Final = Parameter("Server", "This server's name.", pipeline=False)
+
+
+def _pair(kind: type[ClientAccessSettings], noun: str, service: str) -> tuple[Cmdlet, Cmdlet]:
+    declared = declare.fields(kind)
+
+    async def get(c: Context, p: dict[str, Any]) -> list[Row]:
+        c.check_server(p.get("Server", ""))
+        settings = c.config.settings(kind)
+        properties = {name: getattr(settings, name) for name in declared}
+        if not properties["LogFileLocation"]:
+            properties["LogFileLocation"] = str(c.config.data / "logs" / settings.ProtocolName.capitalize())
+        properties["Server"] = c.config.server_name
+        return [Row(properties)]
+
+    async def change(c: Context, p: dict[str, Any]) -> list[Row]:
+        c.check_server(p.pop("Server", ""))
+        _, differing = c.config.validate(kind, p)
+        for name, (old, new) in differing.items():
+            c.should(f"set {name} from {_words(old)} to {_words(new)}")
+        if c.what_if:
+            return []
+        if not differing:
+            c.warn("nothing was changed: the settings are as wanted already")
+            return []
+        c.config.change(kind, p, c.who)
+        later = [f"{n}: {declared[n].setting.later}" for n in differing if declared[n].setting.later]
+        for text in later:
+            c.warn(f"{text}; the setting has no effect yet")
+        for name, (_, new) in differing.items():
+            weaker = declared[name].setting.weaker
+            text = weaker(new) if weaker else ""
+            if text:
+                c.warn(f"{name}: {text}")
+        c.warn(f"changes take effect when the services are restarted: Restart-Service {service}, {service}BE")
+        return []
+
+    parameters = tuple(
+        Parameter(
+            name,
+            d.setting.help + (f" Between {d.setting.range[0]} and {d.setting.range[1]}." if d.setting.range else ""),
+            lambda v: v,
+            type_name=d.type_name,
+            default=_words(d.default),
+        )
+        for name, d in declared.items()
+        if not d.setting.read_only
+    )
+    return (
+        Cmdlet(f"Get-{noun}", f"Shows the settings of {service}.", get, (_SERVER,)),
+        Cmdlet(f"Set-{noun}", f"Changes settings of {service}.", change, (*parameters, _SERVER), True),
+    )
+
+
+def _words(value: object) -> str:
+    found = declare.to_json(value)
+    return ",".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+CMDLETS: Final = (
+    *_pair(PopSettings, "PopSettings", "LetterlockPop3"),
+    *_pair(ImapSettings, "ImapSettings", "LetterlockImap4"),
+)
