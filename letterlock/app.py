@@ -73,7 +73,8 @@ class Letterlock:
         with tempfile.TemporaryDirectory(prefix="letterlock-demo-") as directory:
             data = Path(directory) / "data"
             self.init(data, "localhost", "DEMO", 10000)
-            return _run(_demo(data, check))
+            status: int = _run(_demo(data, check))
+            return status
 
     @asynccontextmanager
     async def dispatcher(self, data: Path) -> AsyncIterator[Dispatch]:

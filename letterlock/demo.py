@@ -64,7 +64,7 @@ def mail() -> Iterator[tuple[str, str, int, bytes]]:
             ("Quarterly figures", "The figures are attached to my next message.\n", SEEN),
             ("Re: Quarterly figures", "> The figures are attached\n\nThank you!\n", SEEN | ANSWERED),
             ("Printer on the second floor", "It cannot fetch its mail since we require TLS.\n", FLAGGED),
-            ("Grüße aus Köln", "Schöne Grüße – bis nächste Woche!\n", 0),
+            ("Grüße aus Köln", "Schöne Grüße, bis nächste Woche!\n", 0),
             ("会議の予定", "来週の会議は火曜日です。\n", 0),
             ("Счёт за июнь", "Счёт во вложении.\n", SEEN),
             ("Maintenance on Saturday", "The server restarts at 22:00.\n", 0),

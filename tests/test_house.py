@@ -27,11 +27,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": GROUND | PROTOCOLS | {"store", "session", "directory"},
     "manage": {"base", "policy", "directory", "store"},
     "faces": {"base", "manage"},
-    "demo": {"base", "mail"},
+    "demo": {"base", "mail", "store.api"},
 }
 KNOWS_EVERYBODY = {"app", "__main__"}
 SANS_IO = ("base", "mail", "policy", "sasl", "session", "imap", "pop3", "store.api")
-IO_MODULES = {"asyncio", "socket", "ssl", "threading", "sqlite3", "apsw", "os", "time", "logging", "uvloop", "subprocess"}
+IO_MODULES = {
+    "asyncio",
+    "socket",
+    "ssl",
+    "threading",
+    "sqlite3",
+    "apsw",
+    "os",
+    "time",
+    "logging",
+    "uvloop",
+    "subprocess",
+}
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -73,7 +73,8 @@ class Options:
 
     def one(self, name: str, default: str | None = None) -> str | None:
         """The last value given."""
-        return (self.take(name) or [default])[-1]
+        values = self.take(name)
+        return values[-1] if values else default
 
     def flag(self, name: str) -> bool:
         """Whether `name` is there."""
@@ -199,12 +200,13 @@ async def _interactive(data: Path, program: Program) -> int:
 
 def _help(options: Options, _data: Path, _program: Program) -> int:
     if not options.words:
-        for cmdlet in dict.fromkeys(CMDLETS.values()):
-            print(f"{cmdlet.name:<30} {cmdlet.help}")
+        for each in sorted({c.name: c.help for c in CMDLETS.values()}.items()):
+            print(f"{each[0]:<30} {each[1]}")
         return 0
-    cmdlet = CMDLETS.get(options.words[0].lower())
-    if cmdlet is None:
+    found = CMDLETS.get(options.words[0].lower())
+    if found is None:
         raise Malformed(f"there is no cmdlet '{options.words[0]}'; letterlock help lists all")
+    cmdlet = found
     print(f"{cmdlet.name}: {cmdlet.help}\n")
     for p in cmdlet.all_parameters:
         default = f" Default: {p.default}." if p.default else ""

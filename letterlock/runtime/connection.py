@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, Final, Protocol
 
 from letterlock.base.values import Tls
@@ -50,14 +51,14 @@ class _Resumed:
     def __await__(self) -> Generator[Any, Any, Next]:
         waiting = self._first
         while True:
+            failure: BaseException | None = None
+            value = None
             try:
                 value = yield waiting
             except BaseException as error:  # cancellation and failures go into the coroutine
-                step: Callable[[], Any] = lambda e=error: self._coroutine.throw(e)  # noqa: E731
-            else:
-                step = lambda v=value: self._coroutine.send(v)  # noqa: E731
+                failure = error
             try:
-                waiting = step()
+                waiting = self._coroutine.send(value) if failure is None else self._coroutine.throw(failure)
             except StopIteration as stop:
                 result: Next = stop.value
                 return result
@@ -267,13 +268,13 @@ class Connection(asyncio.Protocol):
             return
         coroutine = self.session.advance()
         try:
-            waiting = coroutine.send(None)  # type: ignore[attr-defined]
+            waiting = coroutine.send(None)
         except StopIteration as stop:
             self._after(stop.value)
         except Exception as error:
             self._failure(error)
         else:
-            self._task = self.loop.create_task(self._finish(_Resumed(coroutine, waiting)))  # type: ignore[arg-type]
+            self._task = self.loop.create_task(self._finish(_Resumed(coroutine, waiting)))
 
     async def _finish(self, running: _Resumed) -> Next:
         try:
@@ -338,10 +339,8 @@ class Connection(asyncio.Protocol):
         self._send()
         self._closing = True
         if self._ssl is not None and self._bios is not None and not self._upgrading:
-            try:
+            with contextlib.suppress(ssl.SSLError):  # close_notify is sent; the peer's own is not waited for
                 self._ssl.unwrap()
-            except ssl.SSLError:
-                pass  # close_notify is sent; the peer's own is not waited for
             self._flush_tls(self._bios[1])
         self.transport.close()
         self._deadline = self.loop.time() + 10  # a peer that does not take the goodbye

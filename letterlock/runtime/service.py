@@ -1,8 +1,8 @@
 """The running server: services that can be started, stopped and restarted, and what their connections share.
 
-A service is a frozen copy of its settings plus listeners. The front end listens; the back end has no listener of its own
-on one machine: the front end hands it the session in the same process, and while it is stopped a login is answered
-UNAVAILABLE.
+A service is a frozen copy of its settings plus listeners. The front end listens; the back end has no listener of its
+own on one machine: the front end hands it the session in the same process, and while it is stopped a login is
+answered UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -123,10 +123,11 @@ class FrontEnd:
 
     def _socket(self, binding: Binding) -> socket.socket | None:
         family = socket.AF_INET6 if binding.ipv6 else socket.AF_INET
+        sock: socket.socket | None
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError:
-            sock = None  # type: ignore[assignment]
+            sock = None
         if sock is None:
             if binding.address == "::":
                 self.server.warn(f"{self.name}: this host has no IPv6, {binding} is left out")

@@ -12,7 +12,7 @@ from tests.clients.server import Server
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Two mailboxes, all services running, two workers."""
+    """Two mailboxes, all services running."""
     running = Server(tmp_path)
     running.start()
     try:

@@ -39,8 +39,12 @@ class Server:
         self.ca = self.data / "certificate.pem"
         self.users = [f"{u}@demo.test" for u in users]
         text = [f'New-Mailbox {u} -Password "{PASSWORD}"' for u in self.users]
-        text.append(f"Set-ImapSettings -SSLBindings 127.0.0.1:{self.imaps} -UnencryptedOrTLSBindings 127.0.0.1:{self.imap}")
-        text.append(f"Set-PopSettings -SSLBindings 127.0.0.1:{self.pops} -UnencryptedOrTLSBindings 127.0.0.1:{self.pop}")
+        text.append(
+            f"Set-ImapSettings -SSLBindings 127.0.0.1:{self.imaps} -UnencryptedOrTLSBindings 127.0.0.1:{self.imap}"
+        )
+        text.append(
+            f"Set-PopSettings -SSLBindings 127.0.0.1:{self.pops} -UnencryptedOrTLSBindings 127.0.0.1:{self.pop}"
+        )
         text += [f"Set-Service {name} -StartupType Automatic" for name in SERVICES]
         self.shell("\n".join([*text, settings]))
 
@@ -57,7 +61,7 @@ class Server:
         """Management shell commands; the output."""
         return self.run("shell", "-c", text).stdout
 
-    def start(self, workers: int = 2) -> None:
+    def start(self, workers: int = 1) -> None:
         """Until `letterlock: ready`."""
         with (self.data / "serve.stderr").open("a") as errors:
             self.process = subprocess.Popen(

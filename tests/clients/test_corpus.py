@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import imaplib
-import test.test_email
 from pathlib import Path
+
+import test.test_email
 
 from tests.clients.server import Server
 
@@ -19,9 +20,7 @@ def corpus() -> list[bytes]:
 
 def nested(depth: int) -> bytes:
     """`depth` multiparts, one in the other."""
-    opening = b"".join(
-        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(depth)
-    )
+    opening = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(depth))
     return opening + b"Content-Type: text/plain\r\n\r\ninnermost\r\n"
 
 

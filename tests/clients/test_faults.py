@@ -44,7 +44,9 @@ class Writer(threading.Thread):
         """Connects again whenever the server went away."""
         while not self.done.is_set():
             with contextlib.suppress(*LOST_CONNECTION):
-                client = imaplib.IMAP4_SSL("localhost", self.server.imaps, ssl_context=self.server.context(), timeout=20)
+                client = imaplib.IMAP4_SSL(
+                    "localhost", self.server.imaps, ssl_context=self.server.context(), timeout=20
+                )
                 client.login(self.user, PASSWORD)
                 folders = [f"w{self.number}", f"moved{self.number}"]
                 for folder in folders:

@@ -64,7 +64,9 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", server.imaps))
         taken.listen()
-        done = subprocess.run([PROGRAM, "serve", "--data", str(server.data)], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [PROGRAM, "serve", "--data", str(server.data)], capture_output=True, text=True, timeout=30
+        )
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("letterlock: error: ")]
     assert len(lines) == 1

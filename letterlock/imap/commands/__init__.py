@@ -23,7 +23,7 @@ from letterlock.policy.login import LOGIN_COMMAND, offered
 
 _BY_NUMBER: Final = FRESH | REPORTS | NO_EXPUNGE
 
-#    name              run                  parse                        states            flags             specified in
+#    name, run, parse, states, flags, specified in
 _ROWS: Final = (
     Row(b"CAPABILITY", general.capability, no_arguments, ANY, REPORTS, "RFC 3501 6.1.1"),
     Row(b"NOOP", general.noop, no_arguments, ANY, REPORTS, "RFC 3501 6.1.2"),

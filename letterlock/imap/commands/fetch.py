@@ -117,11 +117,10 @@ async def _from_memory(s: ImapSession, opened: Selected, heads: _Heads, runs: Ru
     for start, end in runs:
         for i in range(start, end, BATCH):
             j = min(i + BATCH, end)
-            if i < heads.recent_from < j:
-                pieces = ((i, heads.recent_from), (heads.recent_from, j))
-            else:
-                pieces = ((i, j),)  # type: ignore[assignment]
-            for a, b in pieces:
+            cut = heads.recent_from if i < heads.recent_from < j else j
+            for a, b in ((i, cut), (cut, j)):
+                if a == b:
+                    continue
                 s.out.append(b"".join(_piece(heads, plan, view.uids[a:b], view.flags[a:b], view.modseqs[a:b], a)))
             if len(s.out) > 8:
                 await s.host.drain()

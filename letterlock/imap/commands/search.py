@@ -9,12 +9,12 @@ from array import array
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import letterlock.store.api as api
 from letterlock.base.errors import Malformed, Refused
 from letterlock.imap import grammar, reply
 from letterlock.imap.reader import Args
 from letterlock.imap.selected import Selected
 from letterlock.imap.session import Done, ImapSession
-from letterlock.store import api
 
 MAX_DEPTH: Final = 50
 MAX_KEYS: Final = 1000

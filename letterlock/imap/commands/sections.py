@@ -66,5 +66,5 @@ def _cut(section: Section, message: Message) -> bytes | None:
 
 def _header(section: Section, header: bytes) -> bytes:
     if section.kind is Kind.FIELDS:
-        return mime.select_fields(header, frozenset(section.names), section.invert)
+        header = mime.select_fields(header, frozenset(section.names), section.invert)
     return header
