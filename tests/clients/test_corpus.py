@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import imaplib
+import re
 from pathlib import Path
 
 import test.test_email
+
+import pytest
 
 from tests.clients.server import Server
 
@@ -42,13 +45,11 @@ MALFORMED = {
 }
 
 
-def test_real_and_malformed_mail_comes_back_byte_for_byte(server: Server) -> None:
+def test_real_and_malformed_mail_comes_back_byte_for_byte(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [*corpus(), *MALFORMED.values()]
-    limit, imaplib.MapCRLF = imaplib.MapCRLF, __import__("re").compile(rb"(?!)")  # imaplib must not mend line ends
-    try:
-        server.fill(messages)
-    finally:
-        imaplib.MapCRLF = limit
+    monkeypatch.setattr(imaplib, "MapCRLF", re.compile(rb"(?!)"))  # imaplib must not mend line ends
+    monkeypatch.setattr(imaplib, "_MAXLINE", 10_000_000)  # nor mind the line of 1 MB in an ENVELOPE
+    server.fill(messages)
     assert server.messages() == messages
     client = server.imap_client()
     client.select()

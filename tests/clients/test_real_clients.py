@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import imaplib
 import os
 import poplib
 import shlex
+import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -158,17 +161,25 @@ SyncState *
     assert after == [*before, new]
 
 
-def test_getmail(server: Server, tmp_path: Path) -> None:
+def test_getmail(server: Server, request: pytest.FixtureRequest) -> None:
     need("getmail")
     server.fill(MESSAGES)
     for kind, port in (("SimpleIMAPSSLRetriever", server.imaps), ("SimplePOP3SSLRetriever", server.pops)):
-        home = tmp_path / kind
+        home = Path(tempfile.mkdtemp(prefix="letterlock-getmail-"))
+        request.addfinalizer(functools.partial(shutil.rmtree, home))
         for sub in ("mail/new", "mail/cur", "mail/tmp"):
             (home / sub).mkdir(parents=True)
+        user = ""
+        if os.getuid() == 0:  # getmail does not deliver as root
+            user = "user = nobody\n"
+            home.chmod(0o755)
+            for path in (home / "mail").rglob("*"):
+                shutil.chown(path, "nobody")
+            shutil.chown(home / "mail", "nobody")
         (home / "getmailrc").write_text(
             f"[retriever]\ntype = {kind}\nserver = localhost\nport = {port}\nusername = {USER}\n"
             f"password = {PASSWORD}\nca_certs = {server.ca}\nssl_cert_hostname = localhost\n\n"
-            f"[destination]\ntype = Maildir\npath = {home}/mail/\n\n[options]\nread_all = true\ndelete = false\n"
+            f"[destination]\ntype = Maildir\npath = {home}/mail/\n{user}\n[options]\nread_all = true\ndelete = false\n"
             "delivered_to = false\nreceived = false\n"
         )
         run(["getmail", "--getmaildir", str(home)], home)
@@ -217,7 +228,7 @@ def test_mutt_in_a_terminal(server: Server, tmp_path: Path, program: str) -> Non
     config = tmp_path / "muttrc"
     config.write_text(
         f'set folder="imaps://localhost:{server.imaps}/"\nset spoolfile="+INBOX"\nset imap_user="{USER}"\n'
-        f'set imap_pass="{PASSWORD}"\nset ssl_ca_certificates_file="{server.ca}"\nset ssl_usesystemcerts=no\n'
+        f'set imap_pass="{PASSWORD}"\nset ssl_ca_certificates_file="{server.ca}"\n'
         f'set certificate_file="{server.ca}"\nset ssl_verify_host=yes\nset header_cache=""\nset delete=yes\n'
         "set sort=date\nset quit=yes\nset imap_check_subscribed=no\nset wait_key=no\nset confirmappend=no\n"
     )

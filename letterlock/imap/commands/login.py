@@ -104,7 +104,7 @@ def parse_authenticate(args: Args) -> AuthenticateArgs:
     """ "AUTHENTICATE" SP auth-type [SP initial-resp] (RFC 4959)."""
     args.space()
     name = args.keyword()
-    return AuthenticateArgs(name, args.rest()[1:] if args.take(b" ") or args.peek() else None)
+    return AuthenticateArgs(name, args.rest() if args.take(b" ") else None)
 
 
 async def authenticate(s: ImapSession, args: AuthenticateArgs, _uid: bool) -> Done | None:
