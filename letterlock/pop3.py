@@ -1,8 +1,8 @@
 """The POP3 session (RFC 1939) with CAPA (RFC 2449), STLS (RFC 2595), AUTH (RFC 5034), RESP-CODES, AUTH-RESP-CODE.
 
 Several sessions may have a maildrop open at a time, as in Exchange and in Dovecot's default: each sees the messages
-that were there when it logged in, and a message another one removed answers -ERR. Deletions are made, durably, at QUIT; a
-session that times out or breaks removes nothing (RFC 1939 §6). Every line end goes out as CRLF (RFC 1939 §3).
+that were there when it logged in, and a message another one removed answers -ERR. Deletions are made, durably, at
+QUIT; a session that times out or breaks removes nothing (RFC 1939 §6). Every line end goes out as CRLF (RFC 1939 §3).
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ import imaplib
 import re
 from pathlib import Path
 
-import test.test_email
-
 import pytest
+import test.test_email
 
 from tests.clients.server import Server
 
