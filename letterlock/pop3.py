@@ -3,6 +3,8 @@
 Several sessions may have a maildrop open at a time, as in Exchange and in Dovecot's default: each sees the messages
 that were there when it logged in, and a message another one removed answers -ERR. Deletions are made, durably, at
 QUIT; a session that times out or breaks removes nothing (RFC 1939 §6). Every line end goes out as CRLF (RFC 1939 §3).
+
+Large because the whole protocol is one small state machine; a split would part the table from its commands.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ modified UTF-7 is the business of the IMAP session.
 UID ranges: a sequence of (first, last) pairs, inclusive, ascending, not overlapping. The store acts on the
 messages that exist in them. A session makes them from its own view; as UIDs only grow, every UID the store has
 between two neighbours of that view is itself in the view, so a run of the view is one pair.
+
+Large because it is the whole contract in one place; it holds hardly any code.
 """
 
 from __future__ import annotations
