@@ -176,4 +176,8 @@ async def invoke(
     context.what_if = bool(bound.pop("WhatIf", False))
     bound.pop("Confirm", None)
     bound.pop("Verbose", None)
-    return await cmdlet.run(context, bound)
+    try:
+        return await cmdlet.run(context, bound)
+    except Malformed as error:
+        text = error.text if error.text.startswith(cmdlet.name) else f"{cmdlet.name}: {error.text}"
+        raise Malformed(text) from None
