@@ -118,8 +118,8 @@ WELL_FORMED: dict[str, bytes] = {
         "Sender: Sec (of Alice) <sec@demo.test>"
     ),
     "names": _message(
-        'From: "A \\"q\\" \\\\ B" <a@example.com>\nTo: J. R. "Bob" Dobbs <bob@example.com>, c@example.com (Carol (nested) C),\n'
-        ' <d@example.com>, "two words"@example.com, E@[192.0.2.1], =?utf-8?q?J=C3=B6rg?= <j@example.com>\n'
+        'From: "A \\"q\\" \\\\ B" <a@example.com>\nTo: J. R. "Bob" Dobbs <bob@example.com>,\n'
+        ' c@example.com (Carol (nested) C), <d@example.com>, "two words"@example.com, E@[192.0.2.1], =?utf-8?q?J=C3=B6rg?= <j@example.com>\n'
         "Cc: Old <@relay1.example.com,@relay2.example.com:route@example.com>"
     ),
     "comments": _message(

@@ -189,9 +189,11 @@ class _Parser:
         self.path.append(root)
         self.parts = 1
         while True:
-            hit = self.header(self.path[-1])
-            while hit is None and self.path[-1].message is not None:
-                hit = self.header(self.path[-1])
+            part = self.path[-1]
+            hit = self.header(part)
+            while hit is None and self.path[-1] is not part:  # the message within a message part
+                part = self.path[-1]
+                hit = self.header(part)
             if hit is None:
                 hit = self.boundary(self.path[-1].body - 1, self.size)
             if not self.next_part(hit):
