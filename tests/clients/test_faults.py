@@ -76,9 +76,10 @@ class Writer(threading.Thread):
         elif choice == 1:
             client.uid("MOVE", found[2].decode(), folders[1])
         elif choice == 2:
-            client.uid("STORE", found[2].decode(), "+FLAGS", "(\\Deleted)")
+            # from here on a later EXPUNGE may remove it, also when this STORE's answer never comes
             self.must.discard(marker)
             self.may.add(marker)
+            client.uid("STORE", found[2].decode(), "+FLAGS", "(\\Deleted)")
             if client.expunge()[0] == "OK":
                 self.may.discard(marker)
 
