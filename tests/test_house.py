@@ -25,12 +25,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pop3": {"base", "mail", "policy", "sasl", "session", "store.api"},
     "directory": {"base", "policy", "sasl", "tls", "store", "session"},
     "runtime": GROUND | PROTOCOLS | {"store", "session", "directory"},
-    "manage": {"base", "policy", "directory", "store"},
+    "clients": {"base", "sasl", "imap.grammar"},
+    "probe": {"base", "clients", "tls"},
+    "analyze": {"base", "policy", "tls"},
+    "manage": {"base", "policy", "directory", "store", "mail", "probe", "analyze"},
     "faces": {"base", "manage"},
     "demo": {"base", "mail", "store.api"},
 }
 KNOWS_EVERYBODY = {"app", "__main__"}
-SANS_IO = ("base", "mail", "policy", "sasl", "session", "imap", "pop3", "store.api")
+SANS_IO = ("base", "mail", "policy", "sasl", "session", "imap", "pop3", "clients", "store.api")
 IO_MODULES = {
     "asyncio",
     "socket",
