@@ -28,10 +28,12 @@ from letterlock.faces.pipeline import Dispatch
 from letterlock.manage import CMDLETS
 from letterlock.manage.context import Context
 from letterlock.manage.registry import invoke
-from letterlock.runtime.service import Server
+from letterlock.runtime import privileges
+from letterlock.runtime.supervisor import Server, cores
 from letterlock.store.sqlite import SqliteStore
 
 MAX_REQUEST = 1 << 20
+MAX_WORKERS = 256
 
 
 class Letterlock:
@@ -58,14 +60,15 @@ class Letterlock:
 
     def serve(self, data: Path, workers: int | None) -> int:
         """Run until SIGTERM or SIGINT."""
-        if workers is not None and workers > 1:
-            raise Refused("this release serves with one process; leave out --workers, or use --workers 1")
+        if not 1 <= (workers or 1) <= MAX_WORKERS:
+            raise Malformed(f"--workers: {workers} is out of range; it must be between 1 and {MAX_WORKERS}")
+        privileges.lower(data)
         config = Config.open(data)
         with _lock(data):
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             if soft != hard:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            _run(_serve(config))
+            _run(_serve(config, workers or cores()))
         return 0
 
     def demo(self, check: bool) -> int:
@@ -239,12 +242,13 @@ class _Control:
 
 
 @asynccontextmanager
-async def _running(config: Config) -> AsyncIterator[Server]:
+async def _running(config: Config, workers: int) -> AsyncIterator[Server]:
     """A server with its automatic services, control socket and log writer."""
-    server = Server(config)
+    server = Server(config, workers)
     flusher = asyncio.create_task(server.flush_logs())
     control = None
     try:
+        await server.open()
         await server.start_automatic()
         with _socket_path(config.data) as path:
             Path(path).unlink(missing_ok=True)
@@ -262,13 +266,15 @@ async def _running(config: Config) -> AsyncIterator[Server]:
         await server.close()
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, workers: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _running(config) as server:
+    async with _running(config, workers) as server:
         loop.add_signal_handler(signal.SIGHUP, server.reload)
+        if os.geteuid() == 0:
+            server.warn("this runs as root; give the data directory to a user of its own")
         print("letterlock: ready", flush=True)
         await stop.wait()
 
@@ -279,7 +285,7 @@ async def _demo(data: Path, check: bool) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _running(config) as server:
+    async with _running(config, 1) as server:
         await demo.prepare(_local_quiet(server))
         for user, folder, flags, message in demo.mail():
             mail = server.store.mailbox(server.accounts.one(user).id)

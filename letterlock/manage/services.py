@@ -66,12 +66,11 @@ async def stop_service(c: Context, p: dict[str, Any]) -> list[Row]:
 
 
 async def restart_service(c: Context, p: dict[str, Any]) -> list[Row]:
-    """Stop and start with the settings as they are now."""
+    """Go on with the settings as they are now; sessions that these would not allow are ended."""
     server = c.running_server()
     for name, shown, _ in _find(c, p):
         if c.should(f'restart service "{shown}"'):
-            await server.stop(name)
-            await server.start(name)
+            await server.restart(name, bool(p.get("Force")))
     return []
 
 
@@ -94,12 +93,19 @@ _START: Final = Parameter(
     mandatory=True,
     type_name="Automatic | Manual | Disabled",
 )
-_FORCE: Final = Parameter("Force", "Accepted; sessions are always ended.", boolean, switch=True, type_name="Switch")
+_FORCE: Final = Parameter(
+    "Force",
+    "End all sessions, not only those that the new settings would not allow.",
+    boolean,
+    switch=True,
+    type_name="Switch",
+)
+_STOP_FORCE: Final = Parameter("Force", "Accepted; Stop ends all sessions.", boolean, switch=True, type_name="Switch")
 
 CMDLETS: Final = (
     Cmdlet("Get-Service", "Shows services.", get_service, (_NAME, _COMPUTER)),
     Cmdlet("Start-Service", "Starts services.", start_service, (_NEEDED, _COMPUTER), True),
-    Cmdlet("Stop-Service", "Stops services.", stop_service, (_NEEDED, _COMPUTER, _FORCE), True),
+    Cmdlet("Stop-Service", "Stops services.", stop_service, (_NEEDED, _COMPUTER, _STOP_FORCE), True),
     Cmdlet("Restart-Service", "Applies changed settings.", restart_service, (_NEEDED, _COMPUTER, _FORCE), True),
     Cmdlet("Set-Service", "Sets the start type.", set_service, (_NEEDED, _START, _COMPUTER), True),
 )

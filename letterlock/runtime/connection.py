@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         "_upgrading",
         "_writable",
         "channel",
+        "identity",
         "implicit",
         "loop",
         "owner",
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.implicit = implicit
         self.refused = False
+        self.identity = 0  # 64 bits, never twice
         self.session: Session
         self.transport: asyncio.Transport
         self.channel = Channel()

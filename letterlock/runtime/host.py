@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from letterlock.session import Password, Welcome
 from letterlock.store.api import MailStore
 
 if TYPE_CHECKING:
-    from letterlock.runtime.service import FrontEnd
+    from letterlock.runtime.engine import Instance
 
 MAX_CHECKS: Final = 100  # exposure checks that may wait; beyond it they are dropped
 
@@ -24,23 +25,25 @@ MAX_CHECKS: Final = 100  # exposure checks that may wait; beyond it they are dro
 class ConnectionHost:
     """One connection's host."""
 
-    __slots__ = ("_began", "_id", "_sequence", "_watched", "connection", "service", "user")
+    __slots__ = ("_began", "_sequence", "_since", "_watched", "attempt", "connection", "identity", "service", "user")
 
-    def __init__(self, service: FrontEnd, connection: Connection) -> None:
+    def __init__(self, service: Instance, connection: Connection) -> None:
         self.service = service
         self.connection = connection
+        self.identity = connection.identity
         self.user = ""
+        self.attempt: LoginAttempt | None = None  # the login that succeeded
+        self._since = time.time()
         self._watched: MailStore | None = None
         self._began = time.perf_counter()
         self._sequence = 0
-        self._id = service.server.next_session_id()
 
     # --- login
 
     async def log_in(self, attempt: LoginAttempt, password: Password) -> Welcome:
         """Verify and admit."""
-        server, service = self.service.server, self.service
-        if not service.back_end.running:
+        server, service = self.service.engine, self.service
+        if service.kind.back_end not in server.back_ends:
             raise Refused("the mailbox service is not running; please try again later", b"UNAVAILABLE")
         user, address = attempt.user.lower(), self.connection.channel.peer
         delay = server.throttle.delay(user, address, time.monotonic())
@@ -49,35 +52,37 @@ class ConnectionHost:
         account = await server.verifier.verify(attempt.user, password)
         if account is None:
             server.throttle.failed(user, address, time.monotonic())
+            server.upstream.failed(user, address)
             raise Refused("the user name or the password is wrong", b"AUTHENTICATIONFAILED")
         server.throttle.succeeded(user, address, time.monotonic())
         if not _enabled(account, attempt.protocol):
             raise Refused(
                 f"{attempt.protocol.value} is switched off for this mailbox; ask the administrator", b"CONTACTADMIN"
             )
-        if not service.limits.enter(account.id):
+        if not await server.upstream.enter(self.identity, account.id):
             raise Refused(
                 "too many connections of this user; close some in your mail programs or try again later", b"LIMIT"
             )
-        self.user = account.id
+        self.user, self.attempt = account.id, attempt
         return Welcome(account.address, server.store.mailbox(account.id))
 
     def exposed(self, attempt: LoginAttempt, password: Password) -> None:
         """The password crossed the network in clear: if it is right, the mailbox is marked. The client sees nothing."""
-        server = self.service.server
+        server = self.service.engine
         if len(server.checks) < MAX_CHECKS:
             task = asyncio.get_running_loop().create_task(self._check(attempt, password))
             server.checks.add(task)
             task.add_done_callback(server.checks.discard)
 
     async def _check(self, attempt: LoginAttempt, password: Password) -> None:
-        server, address = self.service.server, attempt.channel.peer
+        server, address = self.service.engine, attempt.channel.peer
         async with server.one_check:
             if server.throttle.delay(attempt.user.lower(), address, time.monotonic()):
                 return  # somebody who guesses is not told, and does not make us hash
             account = await server.verifier.verify(attempt.user, password)
             if account is None:
                 server.throttle.failed(attempt.user.lower(), address, time.monotonic())
+                server.upstream.failed(attempt.user.lower(), address)
             else:
                 server.accounts.mark_exposed(account, attempt.protocol.value, address)
 
@@ -102,20 +107,17 @@ class ConnectionHost:
     @property
     def logging(self) -> bool:
         """Whether the protocol log is on."""
-        return self.service.log is not None
+        return self.service.logging
 
     def note(
         self, command: bytes, parameters: bytes, context: bytes, request_size: int, response_size: int, user: str
     ) -> None:
         """One row of the protocol log."""
-        log = self.service.log
-        if log is None:
-            return
         channel = self.connection.channel
         duration = int((time.perf_counter() - self._began) * 1000)
         row = format_row(
             time.time(),
-            self._id,
+            self.identity,
             self._sequence,
             f"{_bracket(channel.local)}:{channel.local_port}",
             f"{_bracket(channel.peer)}:{channel.peer_port}",
@@ -128,19 +130,35 @@ class ConnectionHost:
             context,
         )
         self._sequence += 1
-        log.add(row)
+        self.service.engine.upstream.row(self.service.name, row)
+
+    def describe(self) -> dict[str, str]:
+        """The session, as Get-ClientConnection shows it."""
+        channel, session = self.connection.channel, self.connection.session
+        selected = getattr(session, "selected", None)
+        state = "Connected"
+        if session.authenticated:
+            state = "Idle" if getattr(session, "idling", False) else "Selected" if selected else "Authenticated"
+        return {
+            "Identity": f"{self.identity:016X}",
+            "Protocol": self.service.settings.ProtocolName,
+            "User": getattr(session, "user", ""),
+            "RemoteAddress": f"{_bracket(channel.peer)}:{channel.peer_port}",
+            "LocalAddress": f"{_bracket(channel.local)}:{channel.local_port}",
+            "Tls": channel.version,
+            "Cipher": channel.cipher,
+            "Since": datetime.datetime.fromtimestamp(self._since, datetime.UTC).isoformat(timespec="seconds"),
+            "State": state,
+        }
 
     def watch(self, mail: MailStore | None) -> None:
-        """Call `hint` when the mailbox changes; None ends that (and the user's session)."""
-        server = self.service.server
+        """Call `hint` when the mailbox changes; None ends that."""
+        server = self.service.engine
         if self._watched is not None:
             server.unwatch(self._watched.id, self.connection)
         self._watched = mail
         if mail is not None:
             server.watch(mail.id, self.connection)
-        elif self.user:
-            self.service.limits.leave(self.user)
-            self.user = ""
 
 
 def _bracket(address: str) -> str:

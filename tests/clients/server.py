@@ -61,7 +61,7 @@ class Server:
         """Management shell commands; the output."""
         return self.run("shell", "-c", text).stdout
 
-    def start(self, workers: int = 1) -> None:
+    def start(self, workers: int = 2) -> None:
         """Until `letterlock: ready`."""
         with (self.data / "serve.stderr").open("a") as errors:
             self.process = subprocess.Popen(

@@ -1,0 +1,505 @@
+"""The supervisor: owns services, limits and logs, counts exactly, and gives connections to workers.
+
+With one worker, and where the system cannot pass sockets between processes, the engine runs in this process; nobody
+outside this module knows. Otherwise each worker is a process of its own. A worker that dies is replaced, its
+connections are no longer counted, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+from letterlock.base import declare
+from letterlock.base.errors import Refused
+from letterlock.base.values import StartType
+from letterlock.directory.accounts import Accounts
+from letterlock.directory.certificates import Certificates
+from letterlock.directory.config import SERVICES, Config
+from letterlock.runtime.engine import KINDS, Engine
+from letterlock.runtime.link import Link, pair
+from letterlock.runtime.service import BackEnd, FrontEnd
+from letterlock.store.sqlite import SqliteStore
+
+START_S: Final = 30.0  # a worker that is not ready by then is not going to be
+ANSWER_S: Final = 30.0
+OVERLOAD: Final = 1.25  # a worker may have this many times the mean before an address goes to another one
+SLACK: Final = 8  # and this many connections more
+CRASHES: Final = 5  # in a row within a minute: from then on a replacement waits
+NAMES: Final = tuple(KINDS)
+
+
+class Seat(NamedTuple):
+    """A connection that is counted."""
+
+    service: FrontEnd
+    address: str
+    admitted: bool
+    worker: LocalWorker | ProcessWorker
+
+
+class LocalWorker:
+    """The engine in this process."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.load = 0
+        self.accepting = True
+        self.engine = Engine(server.config, server.accounts, server.certificates, server.store, self)
+        self.retire, self.shut, self.back_end = self.engine.retire, self.engine.shut, self.engine.back_end
+        self.disconnect, self.hint, self.share = self.engine.disconnect, self.engine.hint, self.engine.share
+        self.reload = self.engine.reload
+
+    async def start(self) -> None:
+        """Nothing to wait for."""
+
+    async def open(self, name: str, generation: int, settings: Any) -> None:
+        self.engine.open(name, generation, settings)
+
+    def adopt(self, sock: socket.socket, name: str, identity: int, implicit: bool, refused: bool) -> None:
+        """Serve an accepted socket."""
+        self.engine.adopt(sock, name, identity, implicit, refused)
+
+    async def connections(self) -> list[dict[str, str]]:
+        """Every session."""
+        return self.engine.connections()
+
+    def fail(self, user: str, address: str) -> None:
+        """Another worker saw a failed login: there is none."""
+
+    async def close(self) -> None:
+        """After all services were stopped."""
+        await self.engine.close()
+
+    # --- the engine's questions (engine.Upstream)
+
+    async def enter(self, connection: int, user: str) -> bool:
+        """Whether a user may have this session too."""
+        return self.server.enter(connection, user)
+
+    def failed(self, user: str, address: str) -> None:
+        """A login failed: the engine knows."""
+
+    def closed(self, connection: int) -> None:
+        """A connection has ended."""
+        self.server.unseat(connection)
+
+    def row(self, service: str, row: bytes) -> None:
+        """A row of a protocol log."""
+        self.server.row(service, row)
+
+    def changed(self, mailbox: str) -> None:
+        """Nobody else to tell."""
+
+
+class ProcessWorker:
+    """A worker process and the link to it."""
+
+    def __init__(self, server: Server, number: int) -> None:
+        self.server, self.number = server, number
+        self.load = 0
+        self.accepting = False  # it knows all services
+        self._alive = False
+        self._ending = False
+        self._process: subprocess.Popen[bytes]
+        self._link: Link | None = None
+        self._numbers = itertools.count()
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._parts: dict[int, list[Any]] = {}  # of an answer that comes in several messages
+        self._ready: asyncio.Future[None]
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready; `Refused` when it is not."""
+        ours, theirs = pair()
+        # -P: the working directory is no place to import from
+        command = [sys.executable, "-P", "-m", "letterlock.runtime.worker", str(theirs.fileno())]
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [*command, str(self.server.config.data)], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+        self._ready = asyncio.get_running_loop().create_future()
+        self._link = Link(ours, self._received, self._rows, self._closed)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), START_S)
+        except (TimeoutError, Refused):
+            self._process.kill()
+            raise Refused(f"worker {self.number} did not start; its error output is above") from None
+
+    # --- orders
+
+    async def _order(self, kind: str, *values: Any) -> Any:
+        if not self._alive:
+            return None
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        parts = self._parts[number] = []
+        self._tell(kind, number, *values)
+        try:
+            return await asyncio.wait_for(answer, ANSWER_S) or parts
+        except TimeoutError:
+            raise Refused(f"worker {self.number} does not answer") from None
+        finally:
+            del self._answers[number], self._parts[number]
+
+    def _tell(self, *message: Any, passed: socket.socket | None = None) -> None:
+        if self._link is not None:
+            self._link.send(list(message), passed)
+        elif passed is not None:
+            passed.close()
+
+    async def open(self, name: str, generation: int, settings: Any) -> None:
+        """A new generation of a service."""
+        await self._order("open", name, generation, declare.stored(settings))
+
+    async def retire(self, name: str, force: bool) -> None:
+        """End sessions of older generations."""
+        await self._order("retire", name, force)
+
+    async def shut(self, name: str) -> None:
+        """The service stops."""
+        await self._order("shut", name)
+
+    async def back_end(self, name: str, running: bool, end: bool) -> None:
+        """A back end starts or stops."""
+        await self._order("back_end", name, running, end)
+
+    async def disconnect(self, identity: int) -> bool:
+        """End one session."""
+        return bool(await self._order("disconnect", identity))
+
+    async def connections(self) -> list[dict[str, str]]:
+        """Every session."""
+        return list(await self._order("connections") or ())
+
+    def adopt(self, sock: socket.socket, name: str, identity: int, implicit: bool, refused: bool) -> None:
+        """Serve an accepted socket."""
+        self._tell("adopt", name, identity, implicit, refused, passed=sock)
+
+    def hint(self, mailbox: str) -> None:
+        """A mailbox was changed elsewhere."""
+        self._tell("hint", mailbox)
+
+    def share(self, mailbox: str, shared: bool) -> None:
+        """Whether other workers have sessions of a mailbox."""
+        self._tell("share", mailbox, shared)
+
+    def fail(self, user: str, address: str) -> None:
+        """Another worker saw a failed login."""
+        self._tell("failed", user, address)
+
+    def reload(self) -> None:
+        """Certificates."""
+        self._tell("reload")
+
+    async def close(self) -> None:
+        """After all services were stopped."""
+        self._ending = True
+        self._tell("end")
+        try:
+            await asyncio.to_thread(self._process.wait, 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        if self._link is not None:
+            self._link.close()
+
+    # --- what it says
+
+    def _received(self, message: list[Any], _: socket.socket | None) -> None:
+        kind, *values = message
+        if kind == "enter":
+            number, connection, user = values
+            self._tell("entered", number, self.server.enter(connection, user))
+        elif kind == "closed":
+            self.server.unseat(values[0])
+        elif kind == "changed":
+            self.server.changed(values[0], self)
+        elif kind == "failed":
+            self.server.failed(values[0], values[1], self)
+        elif kind == "part":
+            self._parts.get(values[0], []).extend(values[1])
+        elif kind == "ready":
+            self._alive = True
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif kind in ("done", "refused"):
+            waiting = self._answers.get(values[0])
+            if waiting is not None and not waiting.done():
+                if kind == "done":
+                    waiting.set_result(values[1])
+                else:
+                    waiting.set_exception(Refused(values[1]))
+
+    def _rows(self, data: bytes) -> None:
+        self.server.row(NAMES[data[0]], data[1:])
+
+    def _closed(self) -> None:
+        self._alive = self.accepting = False
+        if not self._ready.done():
+            self._ready.set_exception(Refused("ended"))
+        for waiting in self._answers.values():
+            if not waiting.done():
+                waiting.set_result(None)
+        if not self._ending:
+            self.server.lost(self, self._process)
+
+
+class Server:
+    """Everything that runs on one data directory."""
+
+    def __init__(self, config: Config, workers: int) -> None:
+        self.config = config
+        self.accounts = Accounts(config)
+        self.certificates = Certificates(config)
+        self.store = SqliteStore(config.data / "mailboxes", notify=self._notify)
+        self._identities = itertools.count(int(time.time()) << 24)  # 16 hex digits, never twice
+        self._seats: dict[int, Seat] = {}
+        self._users: dict[int, str] = {}  # connections that are logged in: whose
+        self._places: dict[str, Counter[LocalWorker | ProcessWorker]] = {}  # sessions of a mailbox by worker
+        self._crashes: list[float] = []
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.workers: list[LocalWorker | ProcessWorker]
+        if workers > 1 and hasattr(socket, "send_fds") and sys.platform == "linux":
+            self.workers = [ProcessWorker(self, n + 1) for n in range(workers)]
+        else:
+            self.workers = [LocalWorker(self)]
+        self.services: dict[str, FrontEnd | BackEnd] = {}
+        for name, kind in KINDS.items():
+            self.services[name] = FrontEnd(self, name)
+            self.services[kind.back_end] = BackEnd(self, kind.back_end)
+
+    async def open(self) -> None:
+        """Start the workers; `Refused` when they cannot be."""
+        await self.each(lambda w: w.start())
+        for worker in self.workers:
+            worker.accepting = True
+
+    async def each(self, work: Callable[[LocalWorker | ProcessWorker], Awaitable[Any]]) -> None:
+        """Do something on all workers side by side; the first `Refused` is raised after all are done."""
+        results = await asyncio.gather(*(work(w) for w in self.workers), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def warn(self, text: str) -> None:
+        """A line for the administrator."""
+        print(f"letterlock: warning: {text}", file=sys.stderr, flush=True)
+
+    def incident(self, error: BaseException) -> None:
+        """A fault of ours: its traceback goes to the error output."""
+        Engine.incident(self, error)  # type: ignore[arg-type]
+
+    # --- connections
+
+    def ready(self) -> bool:
+        """Whether a connection could be served now."""
+        return any(w.accepting for w in self.workers)
+
+    def seat(self, sock: socket.socket, service: FrontEnd, address: str, implicit: bool, admitted: bool) -> None:
+        """Give an accepted connection to a worker."""
+        worker = self._choose(address)
+        identity = next(self._identities)
+        self._seats[identity] = Seat(service, address, admitted, worker)
+        worker.load += 1
+        worker.adopt(sock, service.name, identity, implicit, not admitted)
+
+    def _choose(self, address: str) -> LocalWorker | ProcessWorker:
+        """The same worker for the same address while its load allows: TLS sessions and open mailboxes are there."""
+        workers = [w for w in self.workers if w.accepting]
+        if len(workers) == 1:
+            return workers[0]
+        bound = OVERLOAD * sum(w.load for w in workers) / len(workers) + SLACK
+        first = hash(address) % len(workers)
+        for worker in workers[first:] + workers[:first]:
+            if worker.load <= bound:
+                return worker
+        return min(workers, key=lambda w: w.load)
+
+    def unseat(self, identity: int) -> None:
+        """A connection has ended."""
+        seat = self._seats.pop(identity, None)
+        if seat is None:
+            return
+        seat.worker.load -= 1
+        if seat.admitted:
+            seat.service.limits.release(seat.address)
+        user = self._users.pop(identity, None)
+        if user is not None:
+            seat.service.limits.leave(user)
+            self._left(user, seat.worker)
+
+    def enter(self, identity: int, user: str) -> bool:
+        """Count a session of a user, unless its limit is reached."""
+        seat = self._seats.get(identity)
+        if seat is None or identity in self._users or not seat.service.limits.enter(user):
+            return False
+        self._users[identity] = user
+        places = self._places.setdefault(user, Counter())
+        places[seat.worker] += 1
+        if len(places) > 1 and places[seat.worker] == 1:
+            for worker in places:
+                worker.share(user, True)
+        return True
+
+    def _left(self, user: str, worker: LocalWorker | ProcessWorker) -> None:
+        places = self._places[user]
+        places[worker] -= 1
+        if places[worker]:
+            return
+        del places[worker]
+        if len(self.workers) > 1:
+            worker.share(user, False)
+        if len(places) == 1:
+            next(iter(places)).share(user, False)
+        elif not places:
+            del self._places[user]
+
+    async def connections(self) -> list[dict[str, str]]:
+        """Every session, oldest first (manage.context.ServerControl)."""
+        found = [await w.connections() for w in self.workers]
+        return sorted((c for some in found for c in some), key=lambda c: c["Identity"])
+
+    async def disconnect(self, identity: int) -> bool:
+        """End one session with the protocol's goodbye; False when there is none."""
+        seat = self._seats.get(identity)
+        return seat is not None and await seat.worker.disconnect(identity)
+
+    # --- relays between workers
+
+    def _notify(self, mailbox: str, modseq: int) -> None:
+        """Our own store has committed: a cmdlet's work, or everything with one process."""
+        for worker in self.workers:
+            if isinstance(worker, LocalWorker):
+                worker.engine.notify(mailbox, modseq)
+            elif mailbox in self._places and worker in self._places[mailbox]:
+                worker.hint(mailbox)
+
+    def changed(self, mailbox: str, by: ProcessWorker) -> None:
+        """A worker has changed a mailbox."""
+        for worker in self._places.get(mailbox, ()):
+            if worker is not by:
+                worker.hint(mailbox)
+
+    def failed(self, user: str, address: str, by: ProcessWorker) -> None:
+        """A login failed at a worker: the next one costs more at every worker."""
+        for worker in self.workers:
+            if worker is not by:
+                worker.fail(user, address)
+
+    def row(self, service: str, rows: bytes) -> None:
+        """Rows of a protocol log."""
+        front = self.services[service]
+        if isinstance(front, FrontEnd) and front.log is not None:
+            front.log.add(rows)
+
+    # --- workers that die
+
+    def lost(self, worker: ProcessWorker, process: subprocess.Popen[bytes]) -> None:
+        """A worker's link is gone."""
+        task = asyncio.get_running_loop().create_task(self._replace(worker, process))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, worker: ProcessWorker, process: subprocess.Popen[bytes]) -> None:
+        held = [i for i, seat in self._seats.items() if seat.worker is worker]
+        for identity in held:
+            self.unseat(identity)
+        process.kill()
+        status = await asyncio.to_thread(process.wait)
+        if self._closing:
+            return
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        self.warn(f"worker {worker.number} ended ({how}) with {len(held)} connections; starting another one")
+        now = time.monotonic()
+        self._crashes = [t for t in self._crashes if now - t < 60] + [now]
+        await asyncio.sleep(min(30, 2 ** (len(self._crashes) - CRASHES)) if len(self._crashes) > CRASHES else 0)
+        if self._closing:
+            return
+        successor = ProcessWorker(self, worker.number)
+        self.workers[self.workers.index(worker)] = successor
+        try:
+            await successor.start()
+            for service in self.services.values():
+                if isinstance(service, BackEnd):
+                    await successor.back_end(service.name, service.running, False)
+                elif service.running:
+                    await successor.open(service.name, service.generation, service.settings)
+            successor.accepting = True
+        except Refused as error:
+            self.warn(error.text)  # its link is gone, too, so that the next try follows
+
+    # --- services (manage.context.ServerControl)
+
+    def running(self, name: str) -> bool:
+        """Whether a service runs."""
+        return self.services[name].running
+
+    async def start(self, name: str) -> None:
+        """Start one; `Refused` with one clear line when it cannot."""
+        self._check_enabled(name)
+        await self.services[name].start()
+
+    async def stop(self, name: str) -> None:
+        """Stop one."""
+        await self.services[name].stop()
+
+    async def restart(self, name: str, force: bool) -> None:
+        """Apply changed settings; `force` ends all sessions."""
+        self._check_enabled(name)
+        await self.services[name].restart(force)
+
+    def _check_enabled(self, name: str) -> None:
+        if self.config.start_type(name) is StartType.Disabled:
+            raise Refused(f"{name} is disabled; enable it with: Set-Service {name} -StartupType Manual")
+
+    async def start_automatic(self) -> None:
+        """All whose start type is Automatic; back ends first, so that no early login is turned away."""
+        automatic = [n for n, _, _ in SERVICES if self.config.start_type(n) is StartType.Automatic]
+        for name in sorted(automatic, key=lambda n: n in KINDS):
+            await self.start(name)
+
+    def reload(self) -> None:
+        """Certificates, for the next handshakes; SIGHUP does this."""
+        for service in self.services.values():
+            try:
+                service.reload()
+            except Refused as error:
+                self.warn(error.text)
+                return
+        for worker in self.workers:
+            worker.reload()
+
+    async def flush_logs(self) -> None:
+        """About once a second, for as long as the server runs."""
+        while True:
+            await asyncio.sleep(1)
+            for service in self.services.values():
+                if isinstance(service, FrontEnd):
+                    service.flush()
+
+    async def close(self) -> None:
+        """Stop everything, front ends first."""
+        self._closing = True
+        for name in sorted(self.services, key=lambda n: n not in KINDS):
+            await self.services[name].stop()
+        for task in self._replacing:
+            task.cancel()
+        await self.each(lambda w: w.close())
+        for service in self.services.values():
+            if isinstance(service, FrontEnd):
+                service.flush()
+        await self.store.close()
+
+
+def cores() -> int:
+    """How many workers there are by default."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
