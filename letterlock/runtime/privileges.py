@@ -23,13 +23,13 @@ def lower(data: Path) -> bool:
     return True
 
 
-def drop() -> None:
-    """Make the present effective rights the only ones, for good."""
-    user, group = os.geteuid(), os.getegid()
-    if os.getuid() == 0 and user != 0:
-        os.seteuid(0)
-        os.setresgid(group, group, group)
-        os.setresuid(user, user, user)
+def drop(data: Path) -> None:
+    """Make the rights of the owner of `data` the only ones, for good, where this process is root's."""
+    owner = data.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.setgroups([])
+        os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+        os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 @contextmanager

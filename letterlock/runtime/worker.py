@@ -6,12 +6,12 @@ Started by the supervisor as `python -m letterlock.runtime.worker DESCRIPTOR DIR
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -163,15 +163,14 @@ def main() -> None:
     """The process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor is told, and tells us
-    threading.current_thread().name = "worker"
-    privileges.drop()
     descriptor, data = int(sys.argv[1]), Path(sys.argv[2])
-    try:
+    run: Any = asyncio.run
+    with contextlib.suppress(ImportError):
         import uvloop
-    except ImportError:
-        asyncio.run(_main(descriptor, data))
-    else:
-        uvloop.run(_main(descriptor, data))
+
+        run = uvloop.run
+    privileges.drop(data)
+    run(_main(descriptor, data))
 
 
 if __name__ == "__main__":

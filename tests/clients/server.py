@@ -92,6 +92,12 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def workers(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        assert self.process is not None
+        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, timeout=10)
+        return [int(pid) for pid in listed.stdout.split()]
+
     def context(self) -> ssl.SSLContext:
         """Verifies the server's certificate and name."""
         return ssl.create_default_context(cafile=str(self.ca))

@@ -1,4 +1,4 @@
-"""`kill -9` of the server while four clients write: nothing acknowledged is lost or doubled.
+"""`kill -9` of the server and of its workers while four clients write: nothing acknowledged is lost or doubled.
 
 The short form runs in `make test`; `LETTERLOCK_LONG=1` runs 200 kills.
 """
@@ -10,6 +10,7 @@ import imaplib
 import os
 import random
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -134,6 +135,10 @@ def test_kill_9_while_four_clients_write(tmp_path: Path) -> None:
             writer.start()
         for _ in range(KILLS):
             time.sleep(rng.uniform(0.3, 1.5))
+            if rng.random() < 0.5:  # one worker: the supervisor replaces it, the others go on
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(server.workers()), signal.SIGKILL)
+                continue
             server.kill()
             server.start()
         for writer in writers:
