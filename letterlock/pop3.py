@@ -217,9 +217,11 @@ class Pop3Session:
         if not name:
             raise Malformed("USER expects a name")
         self._named = name
-        decision = decide(LoginAttempt(Protocol.POP3, self.channel, USER_PASS, name), self.rules)
+        attempt = LoginAttempt(Protocol.POP3, self.channel, USER_PASS, name)
+        decision = decide(attempt, self.rules)
         if not decision.allowed:
-            raise Refused(decision.reason.value, b"PRIVACYREQUIRED")
+            self.host.refused(attempt, None)
+            raise decision.refusal()
         return b"+OK\r\n"
 
     async def login_pass(self, argument: bytes) -> bytes:
@@ -234,8 +236,8 @@ class Pop3Session:
         decision = decide(attempt, self.rules)
         try:
             if not decision.allowed:
-                self.host.exposed(attempt, secret)
-                raise Refused(decision.reason.value, b"PRIVACYREQUIRED")
+                self.host.refused(attempt, secret)
+                raise decision.refusal()
             welcome = await self.host.log_in(attempt, secret)
         except Refused:
             self._failed += 1
@@ -258,14 +260,16 @@ class Pop3Session:
         mechanism = sasl.mechanism(name)
         if mechanism is None or mechanism not in self.rules.mechanisms:
             raise Malformed("that mechanism is not available here")
-        decision = decide(LoginAttempt(Protocol.POP3, self.channel, mechanism), self.rules)
+        attempt = LoginAttempt(Protocol.POP3, self.channel, mechanism)
+        decision = decide(attempt, self.rules)
         exchange = sasl.start(mechanism)
         if not decision.allowed:
             if space:
                 step = exchange.step(sasl.decode(initial))
                 if isinstance(step, sasl.Credentials):
                     await self._log_in(mechanism, step.user, step.password)
-            raise Refused(decision.reason.value, b"PRIVACYREQUIRED")
+            self.host.refused(attempt, None)
+            raise decision.refusal()
         return await self._proceed(mechanism, exchange, sasl.decode(initial) if space else None)
 
     async def _proceed(self, mechanism: Mechanism, exchange: sasl.Exchange, response: bytes | None) -> bytes:

@@ -71,8 +71,9 @@ class Host(Protocol):
         Answers only after the growing delay that failures earned. The caller has asked `decide` already.
         """
 
-    def exposed(self, attempt: LoginAttempt, password: Password) -> None:
-        """A clear-text login that policy refused: check in the background whether the password was right."""
+    def refused(self, attempt: LoginAttempt, password: Password | None) -> None:
+        """A login that policy refused. A password that came along in clear is checked in the background: if it was
+        right, it is known to whoever listens on the wire. None: it was not sent."""
 
     async def drain(self) -> None:
         """Send `out` now and wait while the peer is slow to take it."""

@@ -8,6 +8,7 @@ must offer our protocol. OpenSSL goes on without ALPN when nothing matches, so `
 from __future__ import annotations
 
 import ssl
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,26 @@ from letterlock.base.errors import Refused
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
-def server_context(certificate: Path, key: Path, alpn: list[str]) -> ssl.SSLContext:
-    """A server's context; `Refused` with one clear line when certificate or key cannot be used."""
+# OpenSSL keeps TLS 1.0 and 1.1 behind its lowest security level: they sign handshakes with SHA-1 and MD5
+OLD_CIPHERS: Final = CIPHERS + ":ECDHE+AES:AES128-SHA:AES256-SHA:@SECLEVEL=0"
+VERSIONS: Final = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+def server_context(certificate: Path, key: Path, alpn: list[str], minimum: str = "1.2") -> ssl.SSLContext:
+    """A server's context; `Refused` with one clear line when certificate or key cannot be used.
+
+    `minimum` is the oldest TLS version; below 1.2 somebody has decided so deliberately (TlsMinimum, an exception).
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point of asking for it
+        context.minimum_version = VERSIONS[minimum]
+    context.set_ciphers(CIPHERS if minimum >= "1.2" else OLD_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 1  # a client that resumes gets a new one each time; the second of OpenSSL's two is waste
     if alpn:

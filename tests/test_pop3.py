@@ -31,7 +31,7 @@ class FakeHost:
     async def log_in(self, attempt: LoginAttempt, password: Password) -> Welcome:
         return Welcome(attempt.user, self.mail)
 
-    def exposed(self, attempt: LoginAttempt, password: Password) -> None:
+    def refused(self, attempt: LoginAttempt, password: Password | None) -> None:
         self.shown.append(attempt.user)
 
     async def drain(self) -> None: ...

@@ -49,7 +49,7 @@ def test_random_text_is_parsed_or_refused(text: str) -> None:
 
 def test_parameters_by_prefix_and_misspelt() -> None:
     cmdlet = CMDLETS["set-imapsettings"]
-    assert cmdlet.parameter("logint").name == "LoginType"
+    assert cmdlet.parameter("proxyt").name == "ProxyTargetPort"
     assert cmdlet.parameter("MaxConnectionsFromSingleIP").name == "MaxConnectionFromSingleIP"
     with pytest.raises(Malformed, match="ambiguous"):
         cmdlet.parameter("Max")

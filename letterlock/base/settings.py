@@ -7,10 +7,12 @@ All take effect when the protocol's services are restarted, as in Exchange.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
+from letterlock.base import values
 from letterlock.base.declare import setting
 from letterlock.base.errors import Malformed
 from letterlock.base.values import (
@@ -23,6 +25,7 @@ from letterlock.base.values import (
     LogFileRollOver,
     LoginType,
     MimeFormat,
+    PolicyMode,
     SortOrder,
     TimeSpan,
     host_name,
@@ -31,6 +34,7 @@ from letterlock.base.values import (
 HALF_MINUTE: Final = TimeSpan(30)
 HOUR: Final = TimeSpan(3600)
 DAY: Final = TimeSpan(86400)
+TLS_VERSIONS: Final = ("1.0", "1.1", "1.2", "1.3")
 
 
 def _certificate_name(text: str) -> str:
@@ -63,6 +67,22 @@ def _clear_text(value: LoginType) -> str:
     return "logins without TLS are accepted on the clear ports" + (
         ": passwords may cross the network in clear text" if value is LoginType.PlainTextLogin else ""
     )
+
+
+def _tls_version(text: str) -> str:
+    version = text.strip().lower().removeprefix("tlsv").removeprefix("tls")
+    version = "1.0" if version == "1" else version
+    if version not in TLS_VERSIONS:
+        raise Malformed(f"'{text}' is not a TLS version; allowed are {', '.join(TLS_VERSIONS)}")
+    return version
+
+
+def _old_tls(value: str) -> str:
+    return "" if value >= "1.2" else "TLS 1.0 and 1.1 are broken: passwords may be read by whoever records the traffic"
+
+
+def _reported_only(value: PolicyMode) -> str:
+    return "" if value is PolicyMode.Enforce else "what would be refused is reported, and not refused"
 
 
 def _many(value: int) -> str:
@@ -146,14 +166,55 @@ class ClientAccessSettings:
     EnableGSSAPIAndNTLMAuth: bool = setting(
         True, "NTLM and GSSAPI on or off.", later="NTLM and GSSAPI are not offered, whatever this says"
     )
+    LoginTypeMode: PolicyMode = setting(
+        PolicyMode.Enforce,
+        "ReportOnly: what LoginType would refuse is logged and counted, and EnforcedLoginType goes on deciding.",
+        weaker=_reported_only,
+    )
+    # `values.`: the field LoginType above hides the class of that name here
+    EnforcedLoginType: values.LoginType = setting(
+        values.LoginType.SecureLogin,
+        "The LoginType that decides: the last one that was set with Enforce.",
+        read_only=True,
+    )
+    TlsMinimum: str = setting("1.2", "Oldest TLS version: 1.0, 1.1, 1.2 or 1.3.", read=_tls_version, weaker=_old_tls)
+    TlsMinimumMode: PolicyMode = setting(
+        PolicyMode.Enforce,
+        "ReportOnly: logins below TlsMinimum are logged and counted, and EnforcedTlsMinimum goes on deciding.",
+        weaker=_reported_only,
+    )
+    EnforcedTlsMinimum: str = setting(
+        "1.2", "The TLS version that decides: the last one that was set with Enforce.", read_only=True
+    )
+    ExceptionsOnlyBindings: tuple[Binding, ...] = setting(
+        (), "Listeners with STARTTLS or STLS that serve nobody but devices with a login exception."
+    )
 
     def check(self) -> None:
         """What only the whole object can tell; raises `Malformed`."""
         if self.CalendarItemRetrievalOption is CalendarItemRetrievalOption.Custom and not self.OwaServerUrl:
             raise Malformed("OwaServerUrl is required when CalendarItemRetrievalOption is Custom")
+        for name in ("SSLBindings", "UnencryptedOrTLSBindings"):
+            twice = set(getattr(self, name)) & set(self.ExceptionsOnlyBindings)
+            if twice:
+                raise Malformed(f"{min(twice)} is in both {name} and ExceptionsOnlyBindings; it can only be in one")
         both = set(self.SSLBindings) & set(self.UnencryptedOrTLSBindings)
         if both:
             raise Malformed(f"{min(both)} is in both SSLBindings and UnencryptedOrTLSBindings; it can only be in one")
+
+    def settled(self, old: ClientAccessSettings) -> Self:
+        """After a change from `old`: what decides while a rule is only reported stays what was enforced before.
+
+        Report-only can so never let in what was refused until then.
+        """
+        enforced, report = PolicyMode.Enforce, PolicyMode.ReportOnly
+        login = self.LoginType if self.LoginTypeMode is enforced else self.EnforcedLoginType
+        floor = self.TlsMinimum if self.TlsMinimumMode is enforced else self.EnforcedTlsMinimum
+        if self.LoginTypeMode is report and old.LoginTypeMode is enforced:
+            login = old.LoginType
+        if self.TlsMinimumMode is report and old.TlsMinimumMode is enforced:
+            floor = old.TlsMinimum
+        return dataclasses.replace(self, EnforcedLoginType=login, EnforcedTlsMinimum=floor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

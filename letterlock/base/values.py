@@ -25,6 +25,13 @@ class LoginType(enum.Enum):
     SecureLogin = 3
 
 
+class PolicyMode(enum.Enum):
+    """Whether a rule is enforced, or what it would refuse is only reported."""
+
+    Enforce = 0
+    ReportOnly = 1
+
+
 class Protocol(enum.Enum):
     """A protocol of the front end."""
 

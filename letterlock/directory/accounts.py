@@ -20,6 +20,7 @@ from letterlock.directory.config import Config, now
 
 MAX_ADDRESS: Final = 254  # RFC 5321 §4.5.3.1
 MAX_PASSWORD: Final = 1024
+RETIRED: Final = 2  # passwords remembered after they were replaced
 _ADDRESS = re.compile(r"[^\s@\x00-\x20\x7f\"(),:;<>\[\]\\*%]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
@@ -187,8 +188,14 @@ class Accounts:
             )
 
     def set_password(self, account: Account, password_hash: str, who: str) -> None:
-        """Durable; clears the marks of exposure."""
+        """Durable; clears the marks of exposure. The old one is remembered as retired: who tries it is found."""
         with self._config.transaction(who, f"Set-MailboxPassword {account.address}"):
+            self._config.db.execute("INSERT INTO retired VALUES (?, ?, ?)", (account.id, account.password_hash, now()))
+            self._config.db.execute(
+                "DELETE FROM retired WHERE account = ?1 AND rowid NOT IN "
+                "(SELECT rowid FROM retired WHERE account = ?1 ORDER BY rowid DESC LIMIT ?2)",
+                (account.id, RETIRED),
+            )
             self._config.db.execute("UPDATE account SET password_hash = ? WHERE id = ?", (password_hash, account.id))
             self._config.db.execute("DELETE FROM exposed WHERE account = ?", (account.id,))
 
@@ -196,6 +203,7 @@ class Accounts:
         """Durable."""
         with self._config.transaction(who, f"Remove-Mailbox {account.address}"):
             self._config.db.execute("DELETE FROM account WHERE id = ?", (account.id,))
+            self._config.db.execute("DELETE FROM retired WHERE account = ?", (account.id,))
             self._config.db.execute("DELETE FROM exposed WHERE account = ?", (account.id,))
 
     def mark_exposed(self, account: Account, protocol: str, address: str) -> None:
@@ -210,6 +218,18 @@ class Accounts:
                 "(SELECT rowid FROM exposed WHERE account = ?1 ORDER BY rowid DESC LIMIT 100)",
                 (account.id,),
             )
+
+    def clear_exposed(self, account: Account, who: str) -> None:
+        """Durable: the marks are taken away, the password stays."""
+        with self._config.transaction(who, f"Clear-ExposedCredential {account.address}"):
+            self._config.db.execute("DELETE FROM exposed WHERE account = ?", (account.id,))
+
+    def retired(self, account: Account) -> list[str]:
+        """Hashes of the last passwords that are no longer valid, newest first."""
+        rows = self._config.db.execute(
+            "SELECT password_hash FROM retired WHERE account = ? ORDER BY rowid DESC", (account.id,)
+        )
+        return [str(row[0]) for row in rows]
 
     def exposed(self, account: Account) -> list[tuple[str, str, str]]:
         """(when, protocol, address) of each mark."""

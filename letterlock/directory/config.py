@@ -47,6 +47,16 @@ MIGRATIONS: Final = (
     CREATE TABLE certificate (thumbprint TEXT PRIMARY KEY, file TEXT NOT NULL, services TEXT NOT NULL,
       friendly_name TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE login_exception (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE retired (account TEXT NOT NULL, password_hash TEXT NOT NULL, at TEXT NOT NULL);
+    CREATE INDEX retired_account ON retired (account);
+    CREATE TABLE sighting (
+      kind TEXT NOT NULL, protocol TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL, detail TEXT NOT NULL,
+      count INTEGER NOT NULL, first TEXT NOT NULL, last TEXT NOT NULL,
+      PRIMARY KEY (kind, protocol, address, user, detail)) WITHOUT ROWID;
+    CREATE INDEX sighting_last ON sighting (kind, last);
+    """,
 )
 
 
@@ -57,6 +67,7 @@ class Config:
         self.data = data
         self.db = db
         self._seen = -1
+        self._quick: apsw.Connection | None = None
 
     @classmethod
     def create(cls, data: Path, hostname: str, server: str, port_offset: int) -> Config:
@@ -98,10 +109,24 @@ class Config:
     def close(self) -> None:
         """Close the file."""
         self.db.close()
+        if self._quick is not None:
+            self._quick.close()
+
+    @property
+    def quick(self) -> apsw.Connection:
+        """For counts that may lose their last moment in a power failure: commits without a sync."""
+        if self._quick is None:
+            self._quick = _connect(self.data / "letterlock.db", create=False)
+            self._quick.pragma("synchronous", "NORMAL")
+        return self._quick
+
+    def version(self) -> int:
+        """A number that changes whenever anybody writes."""
+        return int(self.db.pragma("data_version")) * 1_000_003 + self.db.total_changes()
 
     def changed(self) -> bool:
         """Whether anybody wrote since the last call (true the first time)."""
-        version = int(self.db.pragma("data_version")) * 1_000_003 + self.db.total_changes()
+        version = self.version()
         changed, self._seen = version != self._seen, version
         return changed
 
@@ -148,7 +173,8 @@ class Config:
 
     def settings(self, kind: type[S]) -> S:
         """The stored settings of a service pair."""
-        return declare.restored(kind, self._get(kind.__name__))
+        found = declare.restored(kind, self._get(kind.__name__))
+        return found.settled(found)
 
     def change(self, kind: type[S], changes: Mapping[str, object], who: str) -> dict[str, tuple[object, object]]:
         """Apply `changes` (values, texts or `ListChange`); the names that differ now with old and new value.
@@ -173,8 +199,9 @@ class Config:
                 raise Malformed(f"{name}: cannot be changed")
             values[name] = declare.read(kind, name, value, getattr(old, name))
         new = dataclasses.replace(old, **values)
+        new = new.settled(old)
         new.check()
-        return new, {n: (getattr(old, n), v) for n, v in values.items() if v != getattr(old, n)}
+        return new, {n: (getattr(old, n), getattr(new, n)) for n in known if getattr(new, n) != getattr(old, n)}
 
     # services
 

@@ -20,7 +20,7 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from letterlock.directory.accounts import Account, Accounts
+from letterlock.directory.accounts import RETIRED, Account, Accounts
 from letterlock.session import Password
 
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
@@ -64,6 +64,16 @@ class Verifier:
             self._known.popitem(last=False)
         self._known[entry] = time.monotonic() + REMEMBERED_S
         return account
+
+    async def retired(self, user: str, password: Password) -> bool:
+        """Whether `password` is one that the account no longer has; costs the same for everybody."""
+        account = self.accounts.by_login(user)
+        hashes = self.accounts.retired(account) if account else []
+        loop = asyncio.get_running_loop()
+        found = False
+        for stored in (hashes + [self._nobody] * RETIRED)[:RETIRED]:
+            found = await loop.run_in_executor(self._executor, _matches, stored, password.reveal()) or found
+        return found
 
 
 def _matches(stored: str, password: bytes) -> bool:

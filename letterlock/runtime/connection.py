@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Generator
 from typing import Any, Final, Protocol
 
 from letterlock.base.values import Tls
-from letterlock.policy.login import Channel
+from letterlock.policy.login import Channel, LoginRules
 from letterlock.session import Next, Session, Stop
 from letterlock.tls import client_hello_alpn
 
@@ -30,9 +30,9 @@ CHUNK: Final = 65536
 class Owner(Protocol):
     """What a connection needs of its service."""
 
-    tls: ssl.SSLContext
     alpn: bytes
 
+    def context(self, connection: Connection) -> ssl.SSLContext: ...
     def make_session(self, connection: Connection, channel: Channel, starttls: bool) -> Session: ...
     def failed(self, error: BaseException) -> None: ...
     def closed(self, connection: Connection) -> None: ...
@@ -81,11 +81,13 @@ class Connection(asyncio.Protocol):
         "_upgrading",
         "_writable",
         "channel",
+        "exceptions_only",
         "identity",
         "implicit",
         "loop",
         "owner",
         "refused",
+        "rules",
         "session",
         "started",
         "transport",
@@ -95,7 +97,8 @@ class Connection(asyncio.Protocol):
         self.owner = owner
         self.loop = loop
         self.implicit = implicit
-        self.refused = False
+        self.refused = self.exceptions_only = False
+        self.rules: LoginRules  # set with the session
         self.identity = 0  # 64 bits, never twice
         self.session: Session
         self.transport: asyncio.Transport
@@ -115,7 +118,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A socket was accepted."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         peer = transport.get_extra_info("peername") or ("", 0)
@@ -178,7 +180,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_tls(self) -> None:
         self._bios = (ssl.MemoryBIO(), ssl.MemoryBIO())
-        self._ssl = self.owner.tls.wrap_bio(*self._bios, server_side=True)
+        self._ssl = self.owner.context(self).wrap_bio(*self._bios, server_side=True)
         self._upgrading = True
         self._limit = self.loop.time() + HANDSHAKE_S
 

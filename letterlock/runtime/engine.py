@@ -18,21 +18,28 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, Protocol
 
 from letterlock import tls
-from letterlock.base import declare
+from letterlock.base import declare, values
+from letterlock.base.errors import Refused
 from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings
+from letterlock.base.values import PolicyMode
+from letterlock.directory import sightings
 from letterlock.directory.accounts import Accounts
-from letterlock.directory.certificates import Certificates
+from letterlock.directory.certificates import Certificate, Certificates
 from letterlock.directory.config import Config
+from letterlock.directory.exceptions import LoginExceptions
+from letterlock.directory.sightings import Sightings
 from letterlock.directory.verifiers import Verifier
 from letterlock.imap.session import ImapSession
-from letterlock.policy.limits import FailureThrottle
-from letterlock.policy.login import Channel, LoginRules, decide
+from letterlock.policy.limits import FailureThrottle, canonical
+from letterlock.policy.login import Channel, LoginRules, decide, tls_rank
 from letterlock.pop3 import Pop3Session
 from letterlock.runtime.connection import Connection
 from letterlock.runtime.host import ConnectionHost
+from letterlock.runtime.listeners import EXCEPTIONS_ONLY, IMPLICIT
 from letterlock.session import Session
 from letterlock.store.sqlite import SqliteStore
 
+FLUSH_S: Final = 2.0  # counts are written so often
 STOP_S: Final = 10.0  # running commands may take this long when a service stops
 
 
@@ -44,11 +51,12 @@ class Kind(NamedTuple):
     alpn: str
     certificate: str  # the service flag of certificates
     back_end: str
+    protocol: values.Protocol
 
 
 KINDS: Final = {
-    "LetterlockImap4": Kind(ImapSettings, ImapSession, "imap", "IMAP", "LetterlockImap4BE"),
-    "LetterlockPop3": Kind(PopSettings, Pop3Session, "pop3", "POP", "LetterlockPop3BE"),
+    "LetterlockImap4": Kind(ImapSettings, ImapSession, "imap", "IMAP", "LetterlockImap4BE", values.Protocol.IMAP4),
+    "LetterlockPop3": Kind(PopSettings, Pop3Session, "pop3", "POP", "LetterlockPop3BE", values.Protocol.POP3),
 }
 
 
@@ -69,16 +77,30 @@ class Instance:
         self.engine, self.name, self.generation, self.settings = engine, name, generation, settings
         self.kind = KINDS[name]
         self.alpn = self.kind.alpn.encode()
-        self.rules = LoginRules(settings.LoginType)
-        self.tls: ssl.SSLContext = make_context(engine.certificates, name, settings)
+        self.rules = rules_of(settings)
         self.connections: set[Connection] = set()
+        self._minimum = tls_floor(settings)
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._certificate: Certificate
+        self.reload()
 
     def reload(self) -> None:
-        """Certificate and key as they are now, for the next handshake."""
-        try:
-            self.tls = make_context(self.engine.certificates, self.name, self.settings)
-        except Exception as error:
-            self.engine.warn(str(error))
+        """Certificate and key as they are now, for the next handshake; `Refused` when they cannot be used."""
+        self._certificate = choose(self.engine.certificates, self.name, self.settings)
+        self._contexts = {}
+        self._context(self._minimum)
+
+    def _context(self, minimum: str) -> ssl.SSLContext:
+        context = self._contexts.get(minimum)
+        if context is None:
+            context = make_context(self._certificate, self.name, minimum)
+            self._contexts[minimum] = context
+        return context
+
+    def context(self, connection: Connection) -> ssl.SSLContext:
+        """The TLS context for a client: an exception may give its address an older floor."""
+        floors = [e.tls_minimum for e in connection.rules.exceptions if e.tls_minimum]
+        return self._context(min([self._minimum, *floors]))
 
     @property
     def logging(self) -> bool:
@@ -90,8 +112,16 @@ class Instance:
     def make_session(self, connection: Connection, channel: Channel, starttls: bool) -> Session:
         """A connection was accepted."""
         self.connections.add(connection)
+        protocol = self.kind.protocol
+        in_force = self.engine.exceptions.in_force(protocol, canonical(channel.peer), time.time())
+        rules = self.rules
+        if in_force or connection.exceptions_only:
+            rules = rules._replace(exceptions=in_force, exceptions_only=connection.exceptions_only)
+        connection.rules = rules
+        if connection.exceptions_only and not in_force:
+            self.engine.stranger(self, channel.peer)
         host = ConnectionHost(self, connection)
-        session = self.kind.session(self.settings, host, channel, self.rules, starttls)
+        session = self.kind.session(self.settings, host, channel, rules, starttls)
         if self.logging:
             host.note(b"OpenSession", b"", b"", 0, 0, "")
         return session
@@ -116,15 +146,17 @@ class Instance:
 
     def disallowed(self, settings: Any) -> list[Connection]:
         """Connections that could not have come about as they are under other settings."""
-        rules = LoginRules(settings.LoginType)
+        rules, floor = rules_of(settings), tls_rank(tls_floor(settings))
         found = []
         for connection in self.connections:
-            attempt = host_of(connection).attempt
-            if attempt is None:
-                # it has been told what it may do, by the old settings
-                if not connection.channel.protected and settings.LoginType is not self.settings.LoginType:
-                    found.append(connection)
-            elif not decide(attempt, rules).allowed:
+            attempt, channel = host_of(connection).attempt, connection.channel
+            if attempt is not None:
+                allowed = decide(attempt, rules._replace(exceptions=connection.rules.exceptions)).allowed
+            elif channel.protected:
+                allowed = tls_rank(channel.version) >= floor
+            else:  # it has been told what it may do, by the old settings
+                allowed = rules.login_type is self.rules.login_type
+            if not allowed:
                 found.append(connection)
         return found
 
@@ -135,11 +167,29 @@ def host_of(connection: Connection) -> ConnectionHost:
     return host
 
 
-def make_context(certificates: Certificates, name: str, settings: Any) -> ssl.SSLContext:
-    """The TLS context of a front end by its settings; `Refused` when no certificate can be used."""
-    kind = KINDS[name]
-    certificate, _ = certificates.choose(settings.X509CertificateName, kind.certificate)
-    return tls.server_context(certificate.file, certificate.key, [kind.alpn])
+def choose(certificates: Certificates, name: str, settings: Any) -> Certificate:
+    """The certificate of a front end by its settings; `Refused` when there is none."""
+    return certificates.choose(settings.X509CertificateName, KINDS[name].certificate)[0]
+
+
+def make_context(certificate: Certificate, name: str, minimum: str) -> ssl.SSLContext:
+    """A front end's TLS context; `Refused` when the certificate cannot be used."""
+    return tls.server_context(certificate.file, certificate.key, [KINDS[name].alpn], minimum)
+
+
+def tls_floor(settings: Any) -> str:
+    """What listeners agree on: under report-only, whatever was agreed on before."""
+    return str(settings.EnforcedTlsMinimum)
+
+
+def rules_of(settings: Any) -> LoginRules:
+    """The rules that settings make."""
+    return LoginRules(
+        login_type=settings.EnforcedLoginType,
+        tls_minimum=settings.EnforcedTlsMinimum,
+        reported_login_type=settings.LoginType if settings.LoginTypeMode is PolicyMode.ReportOnly else None,
+        reported_tls_minimum=settings.TlsMinimum if settings.TlsMinimumMode is PolicyMode.ReportOnly else "",
+    )
 
 
 class Engine:
@@ -153,6 +203,9 @@ class Engine:
         self.executor = ThreadPoolExecutor(2, thread_name_prefix="hash")
         self.verifier = Verifier(accounts, self.executor)
         self.throttle = FailureThrottle()
+        self.exceptions = LoginExceptions(config)
+        self.sightings = Sightings(config)
+        self._flushing: asyncio.TimerHandle | None = None
         self.checks: set[asyncio.Task[None]] = set()
         self.one_check = asyncio.Lock()
         self.back_ends: set[str] = set()
@@ -173,6 +226,23 @@ class Engine:
         """A fault of ours: its traceback goes to the error output, which a service manager keeps."""
         trace = "".join(traceback.format_exception(error))
         print(f"letterlock: internal error\n{trace}", file=sys.stderr, flush=True)
+
+    # --- what is counted
+
+    def sight(self, kind: str, protocol: str, address: str, user: str, detail: str) -> bool:
+        """Count something about a client (directory.sightings); True when it is new since the last write."""
+        if self._flushing is None:
+            self._flushing = self._loop.call_later(FLUSH_S, self._flush)
+        return self.sightings.add(kind, protocol, canonical(address), user, detail)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        self.sightings.flush()
+
+    def stranger(self, instance: Instance, address: str) -> None:
+        """A client without an exception is at the listener for exceptions only."""
+        if self.sight(sightings.STRANGER, instance.kind.protocol.value, address, "", ""):
+            self.warn(f"{instance.name}: {address} has no login exception and came to the exceptions-only listener")
 
     # --- services
 
@@ -226,26 +296,28 @@ class Engine:
     def reload(self) -> None:
         """Certificates and keys as they are now, for the next handshake."""
         for instance in [*self.current.values(), *self.retired]:
-            instance.reload()
+            try:
+                instance.reload()
+            except Refused as error:
+                self.warn(error.text)
 
     # --- connections
 
-    def adopt(self, sock: socket.socket, name: str, identity: int, implicit: bool, refused: bool) -> None:
-        """Serve an accepted socket."""
+    def adopt(self, sock: socket.socket, name: str, identity: int, door: str, refused: bool) -> None:
+        """Serve a socket accepted at one of a service's kinds of door."""
         instance = self.current.get(name)
         if instance is None:
             sock.close()
             self.upstream.closed(identity)
             return
-        task = self._loop.create_task(self._adopt(sock, instance, identity, implicit, refused))
+        task = self._loop.create_task(self._adopt(sock, instance, identity, door, refused))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    async def _adopt(
-        self, sock: socket.socket, instance: Instance, identity: int, implicit: bool, refused: bool
-    ) -> None:
-        connection = Connection(instance, self._loop, implicit)
+    async def _adopt(self, sock: socket.socket, instance: Instance, identity: int, door: str, refused: bool) -> None:
+        connection = Connection(instance, self._loop, door == IMPLICIT)
         connection.identity, connection.refused = identity, refused
+        connection.exceptions_only = door == EXCEPTIONS_ONLY
         self._connections[identity] = connection
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
@@ -317,6 +389,9 @@ class Engine:
         """After all services were shut."""
         if self.checks:
             await asyncio.wait(self.checks, timeout=2)
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self.sightings.flush()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from letterlock.base.errors import Refused
 from letterlock.base.values import Protocol
+from letterlock.directory import sightings
 from letterlock.directory.accounts import Account
-from letterlock.policy.login import LoginAttempt
+from letterlock.policy.login import Decision, LoginAttempt, decide
 from letterlock.runtime.connection import Connection
 from letterlock.runtime.protocol_log import format_row
 from letterlock.session import Password, Welcome
@@ -53,6 +55,7 @@ class ConnectionHost:
         if account is None:
             server.throttle.failed(user, address, time.monotonic())
             server.upstream.failed(user, address)
+            self._later(self._check_retired(attempt, password))
             raise Refused("the user name or the password is wrong", b"AUTHENTICATIONFAILED")
         server.throttle.succeeded(user, address, time.monotonic())
         if not _enabled(account, attempt.protocol):
@@ -64,15 +67,54 @@ class ConnectionHost:
                 "too many connections of this user; close some in your mail programs or try again later", b"LIMIT"
             )
         self.user, self.attempt = account.id, attempt
+        self._observe(attempt)
         return Welcome(account.address, server.store.mailbox(account.id))
 
-    def exposed(self, attempt: LoginAttempt, password: Password) -> None:
-        """The password crossed the network in clear: if it is right, the mailbox is marked. The client sees nothing."""
-        server = self.service.engine
-        if len(server.checks) < MAX_CHECKS:
-            task = asyncio.get_running_loop().create_task(self._check(attempt, password))
-            server.checks.add(task)
-            task.add_done_callback(server.checks.discard)
+    def _observe(self, attempt: LoginAttempt) -> None:
+        """Log and count a login that only an exception let in, or that a report-only rule would have refused."""
+        decision, protocol = decide(attempt, self.connection.rules), attempt.protocol.value
+        if decision.exception:
+            self.service.engine.sight(sightings.EXCEPTION, protocol, self._peer, attempt.user, decision.exception)
+            self._tell(b"exception", decision.exception, attempt)
+        if decision.reported is not None:
+            self.service.engine.sight(
+                sightings.REPORTED, protocol, self._peer, attempt.user, _detail(attempt, decision)
+            )
+            self._tell(b"reportonly", f"would be refused: {decision.reported.value}", attempt)
+
+    def _tell(self, what: bytes, text: str, attempt: LoginAttempt) -> None:
+        if self.logging:
+            mechanism = attempt.mechanism.name.decode()
+            context = f"Msg={text};Mechanism={mechanism};Tls={attempt.channel.version or 'none'}"
+            self.note(what, b"", context.encode(), 0, 0, attempt.user)
+
+    @property
+    def _peer(self) -> str:
+        return self.connection.channel.peer
+
+    def refused(self, attempt: LoginAttempt, password: Password | None) -> None:
+        """Count it. A password that crossed the network in clear and is right marks the mailbox; no client sees it."""
+        decision = decide(attempt, self.connection.rules)
+        detail = f"{attempt.mechanism.name.decode()}: {decision.reason.value}"
+        self.service.engine.sight(sightings.REFUSED, attempt.protocol.value, self._peer, attempt.user, detail)
+        if password is not None and not attempt.channel.protected:
+            self._later(self._check(attempt, password))
+
+    def _later(self, check: Coroutine[Any, Any, None]) -> None:
+        checks = self.service.engine.checks
+        if len(checks) >= MAX_CHECKS:
+            check.close()
+            return
+        task = asyncio.get_running_loop().create_task(check)
+        checks.add(task)
+        task.add_done_callback(checks.discard)
+
+    async def _check_retired(self, attempt: LoginAttempt, password: Password) -> None:
+        server, address = self.service.engine, attempt.channel.peer
+        async with server.one_check:
+            if await server.verifier.retired(attempt.user, password):
+                detail = attempt.mechanism.name.decode()
+                server.sight(sightings.RETIRED, attempt.protocol.value, address, attempt.user, detail)
 
     async def _check(self, attempt: LoginAttempt, password: Password) -> None:
         server, address = self.service.engine, attempt.channel.peer
@@ -83,6 +125,9 @@ class ConnectionHost:
             if account is None:
                 server.throttle.failed(attempt.user.lower(), address, time.monotonic())
                 server.upstream.failed(attempt.user.lower(), address)
+                if await server.verifier.retired(attempt.user, password):
+                    detail = attempt.mechanism.name.decode()
+                    server.sight(sightings.RETIRED, attempt.protocol.value, address, attempt.user, detail)
             else:
                 server.accounts.mark_exposed(account, attempt.protocol.value, address)
 
@@ -159,6 +204,11 @@ class ConnectionHost:
         self._watched = mail
         if mail is not None:
             server.watch(mail.id, self.connection)
+
+
+def _detail(attempt: LoginAttempt, decision: Decision) -> str:
+    reason = decision.reported.value if decision.reported else ""
+    return f"{attempt.mechanism.name.decode()}, {attempt.channel.version or 'no TLS'}: {reason}"
 
 
 def _bracket(address: str) -> str:

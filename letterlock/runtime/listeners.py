@@ -20,21 +20,26 @@ BACKLOG: Final = 1024
 BATCH: Final = 64  # connections accepted before other work gets its turn
 PAUSE_S: Final = 0.1  # when the process has no descriptor left, or there is nobody to serve
 
-Wanted = dict[Binding, bool]  # binding: whether it speaks TLS from the first octet
+# What a binding is for.
+CLEAR: Final = "clear"  # with STARTTLS or STLS
+IMPLICIT: Final = "implicit"  # TLS from the first octet
+EXCEPTIONS_ONLY: Final = "exceptions"  # like CLEAR, for nobody but devices with a login exception
+
+Wanted = dict[Binding, str]
 
 
 class Listeners:
-    """`accepted(socket, address, implicit)` answers whether more connections can be taken now."""
+    """`accepted(socket, address, what for)` is called while `ready()` says that connections can be taken."""
 
     def __init__(
         self,
         name: str,
         warn: Callable[[str], None],
-        accepted: Callable[[socket.socket, tuple[str, int], bool], None],
+        accepted: Callable[[socket.socket, tuple[str, int], str], None],
         ready: Callable[[], bool],
     ) -> None:
         self.name, self._warn, self._accepted, self._ready = name, warn, accepted, ready
-        self._sockets: dict[Binding, tuple[socket.socket, bool]] = {}
+        self._sockets: dict[Binding, tuple[socket.socket, str]] = {}
         self._reading = False
 
     def bind(self, wanted: Wanted) -> Callable[[], None]:
@@ -55,10 +60,10 @@ class Listeners:
             self._stop_reading()
             for binding in [b for b in self._sockets if b not in wanted]:
                 self._sockets.pop(binding)[0].close()
-            for binding, implicit in wanted.items():
+            for binding, door in wanted.items():
                 kept = new.get(binding) or (self._sockets[binding][0] if binding in self._sockets else None)
                 if kept is not None:
-                    self._sockets[binding] = (kept, implicit)
+                    self._sockets[binding] = (kept, door)
             self._start_reading()
 
         return commit
@@ -98,8 +103,8 @@ class Listeners:
 
     def _start_reading(self) -> None:
         loop = asyncio.get_running_loop()
-        for sock, implicit in self._sockets.values():
-            loop.add_reader(sock.fileno(), self._readable, sock, implicit)
+        for sock, door in self._sockets.values():
+            loop.add_reader(sock.fileno(), self._readable, sock, door)
         self._reading = True
 
     def _stop_reading(self) -> None:
@@ -117,7 +122,7 @@ class Listeners:
         if not self._reading and self._sockets:
             self._start_reading()
 
-    def _readable(self, listener: socket.socket, implicit: bool) -> None:
+    def _readable(self, listener: socket.socket, door: str) -> None:
         for _ in range(BATCH):
             if not self._ready():
                 self._pause()
@@ -131,4 +136,4 @@ class Listeners:
                 self._pause()
                 return
             sock.setblocking(False)
-            self._accepted(sock, (str(address[0]), int(address[1])), implicit)
+            self._accepted(sock, (str(address[0]), int(address[1])), door)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from letterlock.policy.limits import ConnectionLimits
-from letterlock.runtime.engine import KINDS, make_context
-from letterlock.runtime.listeners import Listeners, Wanted
+from letterlock.runtime.engine import KINDS, choose, make_context, tls_floor
+from letterlock.runtime.listeners import CLEAR, EXCEPTIONS_ONLY, IMPLICIT, Listeners, Wanted
 from letterlock.runtime.protocol_log import ProtocolLog
 
 if TYPE_CHECKING:
@@ -81,9 +81,10 @@ class FrontEnd:
 
     async def _take_up(self) -> None:
         settings: Any = self.server.config.settings(self.kind.settings)
-        make_context(self.server.certificates, self.name, settings)  # `Refused` before anything has changed
-        wanted: Wanted = dict.fromkeys(settings.UnencryptedOrTLSBindings, False)
-        wanted.update(dict.fromkeys(settings.SSLBindings, True))
+        self._check_certificate(settings)  # before anything has changed
+        wanted: Wanted = dict.fromkeys(settings.UnencryptedOrTLSBindings, CLEAR)
+        wanted.update(dict.fromkeys(settings.SSLBindings, IMPLICIT))
+        wanted.update(dict.fromkeys(settings.ExceptionsOnlyBindings, EXCEPTIONS_ONLY))
         commit = self._listeners.bind(wanted)
         self.generation += 1
         self.settings = settings
@@ -116,13 +117,16 @@ class FrontEnd:
     def reload(self) -> None:
         """Certificates: `Refused` when they cannot be used."""
         if self.running:
-            make_context(self.server.certificates, self.name, self.settings)
+            self._check_certificate(self.settings)
+
+    def _check_certificate(self, settings: Any) -> None:
+        make_context(choose(self.server.certificates, self.name, settings), self.name, tls_floor(settings))
 
     def flush(self) -> None:
         """Write the log rows that were collected."""
         if self.log is not None:
             self.log.flush(time.time())
 
-    def _accepted(self, sock: socket.socket, address: tuple[str, int], implicit: bool) -> None:
+    def _accepted(self, sock: socket.socket, address: tuple[str, int], door: str) -> None:
         admitted = self.limits.admit(address[0])
-        self.server.seat(sock, self, address[0], implicit, admitted)
+        self.server.seat(sock, self, address[0], door, admitted)

@@ -23,6 +23,8 @@ from letterlock.base.values import StartType
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import SERVICES, Config
+from letterlock.directory.exceptions import LoginExceptions
+from letterlock.policy.exceptions import WARN_S
 from letterlock.runtime.engine import KINDS, Engine
 from letterlock.runtime.service import BackEnd, FrontEnd
 from letterlock.runtime.workers import LocalWorker, ProcessWorker
@@ -30,6 +32,7 @@ from letterlock.store.sqlite import SqliteStore
 
 OVERLOAD: Final = 1.25  # a worker may have this many times the mean before an address goes to another one
 SLACK: Final = 8  # and this many connections more
+DAY_S: Final = 86400.0
 CRASHES: Final = 5  # in a row within a minute: from then on a replacement waits
 
 
@@ -57,6 +60,7 @@ class Server:
         self._crashes: list[float] = []
         self._replacing: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._reminder: asyncio.TimerHandle | None = None
         self.workers: list[LocalWorker | ProcessWorker]
         if workers > 1 and hasattr(socket, "send_fds") and sys.platform == "linux":
             self.workers = [ProcessWorker(self, n + 1) for n in range(workers)]
@@ -72,6 +76,16 @@ class Server:
         await self.each(lambda w: w.start())
         for worker in self.workers:
             worker.accepting = True
+        self._remind()
+
+    def _remind(self) -> None:
+        """Once a day: what ends soon."""
+        now = time.time()
+        for exception in LoginExceptions(self.config).all():
+            if now < exception.expires < now + WARN_S:
+                days = max(1, round((exception.expires - now) / DAY_S))
+                self.warn(f"login exception {exception.identity} ({exception.reason}) ends in {days} days")
+        self._reminder = asyncio.get_running_loop().call_later(DAY_S, self._remind)
 
     async def each(self, work: Callable[[LocalWorker | ProcessWorker], Awaitable[Any]]) -> None:
         """Do something on all workers side by side; the first `Refused` is raised after all are done."""
@@ -94,13 +108,13 @@ class Server:
         """Whether a connection could be served now."""
         return any(w.accepting for w in self.workers)
 
-    def seat(self, sock: socket.socket, service: FrontEnd, address: str, implicit: bool, admitted: bool) -> None:
+    def seat(self, sock: socket.socket, service: FrontEnd, address: str, door: str, admitted: bool) -> None:
         """Give an accepted connection to a worker."""
         worker = self._choose(address)
         identity = next(self._identities)
         self._seats[identity] = Seat(service, address, admitted, worker)
         worker.load += 1
-        worker.adopt(sock, service.name, identity, implicit, not admitted)
+        worker.adopt(sock, service.name, identity, door, not admitted)
 
     def _choose(self, address: str) -> LocalWorker | ProcessWorker:
         """The same worker for the same address while its load allows: TLS sessions and open mailboxes are there."""
@@ -279,6 +293,8 @@ class Server:
     async def close(self) -> None:
         """Stop everything, front ends first."""
         self._closing = True
+        if self._reminder is not None:
+            self._reminder.cancel()
         for name in sorted(self.services, key=lambda n: n not in KINDS):
             await self.services[name].stop()
         for task in self._replacing:

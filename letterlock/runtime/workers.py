@@ -44,9 +44,9 @@ class LocalWorker:
     async def open(self, name: str, generation: int, settings: Any) -> None:
         self.engine.open(name, generation, settings)
 
-    def adopt(self, sock: socket.socket, name: str, identity: int, implicit: bool, refused: bool) -> None:
+    def adopt(self, sock: socket.socket, name: str, identity: int, door: str, refused: bool) -> None:
         """Serve an accepted socket."""
-        self.engine.adopt(sock, name, identity, implicit, refused)
+        self.engine.adopt(sock, name, identity, door, refused)
 
     async def connections(self) -> list[dict[str, str]]:
         """Every session."""
@@ -165,9 +165,9 @@ class ProcessWorker:
         """Every session."""
         return list(await self._order("connections") or ())
 
-    def adopt(self, sock: socket.socket, name: str, identity: int, implicit: bool, refused: bool) -> None:
+    def adopt(self, sock: socket.socket, name: str, identity: int, door: str, refused: bool) -> None:
         """Serve an accepted socket."""
-        self._tell("adopt", name, identity, implicit, refused, passed=sock)
+        self._tell("adopt", name, identity, door, refused, passed=sock)
 
     def hint(self, mailbox: str) -> None:
         """A mailbox was changed elsewhere."""

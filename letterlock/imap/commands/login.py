@@ -64,9 +64,9 @@ async def _log_in(s: ImapSession, mechanism: Mechanism, user: str, password: byt
     decision = decide(attempt, s.rules)
     secret = Password(password)
     if not decision.allowed:
-        s.host.exposed(attempt, secret)
+        s.host.refused(attempt, secret)
         _count_failure(s)
-        raise Refused(decision.reason.value, b"PRIVACYREQUIRED")
+        raise decision.refusal()
     try:
         welcome = await s.host.log_in(attempt, secret)
     except Refused:
@@ -115,10 +115,9 @@ async def authenticate(s: ImapSession, args: AuthenticateArgs, _uid: bool) -> Do
     decision = decide(LoginAttempt(Protocol.IMAP4, s.channel, mechanism), s.rules)
     exchange = sasl.start(mechanism)
     if not decision.allowed:
-        if args.initial is not None:
-            _expose(s, mechanism, exchange, args.initial)
+        _refused(s, mechanism, exchange, args.initial)
         _count_failure(s)
-        raise Refused(decision.reason.value, b"PRIVACYREQUIRED")
+        raise decision.refusal()
     step = exchange.step(None if args.initial is None else sasl.decode(args.initial))
     if isinstance(step, sasl.Credentials):
         return await _log_in(s, mechanism, step.user, step.password)
@@ -127,15 +126,16 @@ async def authenticate(s: ImapSession, args: AuthenticateArgs, _uid: bool) -> Do
     return None
 
 
-def _expose(s: ImapSession, mechanism: Mechanism, exchange: sasl.Exchange, initial: bytes) -> None:
-    """The credentials were sent along and refused unread by the login: they are looked at for the exposure mark."""
+def _refused(s: ImapSession, mechanism: Mechanism, exchange: sasl.Exchange, initial: bytes | None) -> None:
+    """Credentials that were sent along are refused unread by the login, and looked at for the exposure mark."""
+    user, password = "", None
     try:
-        step = exchange.step(sasl.decode(initial))
+        step = exchange.step(sasl.decode(initial)) if initial is not None else None
+        if isinstance(step, sasl.Credentials):
+            user, password = step.user, Password(step.password)
     except Malformed:
-        return
-    if isinstance(step, sasl.Credentials):
-        attempt = LoginAttempt(Protocol.IMAP4, s.channel, mechanism, step.user)
-        s.host.exposed(attempt, Password(step.password))
+        pass  # nothing that could be a password
+    s.host.refused(LoginAttempt(Protocol.IMAP4, s.channel, mechanism, user), password)
 
 
 class _Exchange:
