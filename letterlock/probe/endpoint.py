@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,10 +27,10 @@ from letterlock.base.values import Protocol, host_name
 from letterlock.clients import imap, pop3, smtp
 from letterlock.clients.imap import ImapClient
 from letterlock.clients.outcomes import Failed, Outcome, quoted
-from letterlock.clients.wire import Login, recognise
-from letterlock.probe import handshake, hello, injection, tls_scan
+from letterlock.clients.wire import recognise
+from letterlock.probe import clear_login, handshake, hello, injection, tls_scan
 from letterlock.probe.channel import Address, Resolve, resolve
-from letterlock.probe.walk import PATIENCE_S, Place, Walk, presented, walking
+from letterlock.probe.walk import PATIENCE_S, Place, presented, walking
 
 STEP_S: Final = 10.0
 IMPLICIT_PORTS: Final = frozenset({993, 995, 465})
@@ -280,7 +279,7 @@ class _Probe:
                 await walk.connect()
                 await walk.greeting()
                 await walk.ask(walk.client.capability())
-                processed, words = await _try_login(walk, mechanism)
+                processed, words = await clear_login.try_login(walk, mechanism)
             results.append(processed)
             said.append(f"{mechanism}: {words}")
             if processed:
@@ -388,25 +387,3 @@ class _Probe:
 
 def _joined(capabilities: frozenset[str]) -> str:
     return quoted("; ".join(sorted(capabilities)))[1:-1]
-
-
-_UNSUPPORTED: Final = re.compile(rb"mechanism|unsupported|not supported|not available|unrecogni[sz]ed|unknown command"
-                                 rb"|unknown auth|not enabled|not implemented|invalid command", re.I)  # fmt: skip
-
-
-async def _try_login(walk: Walk, mechanism: str) -> tuple[bool | None, str]:
-    """Whether invented credentials were looked at in clear, and what the server said."""
-    login = Login(f"letterlock-probe-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
-    try:
-        await walk.ask(walk.client.login(login, mechanism))
-    except Failed as failure:
-        words = quoted(failure.answer) if failure.answer else failure.outcome.value
-        if failure.outcome in (Outcome.POLICY_REFUSED, Outcome.CONNECTION_LOST):
-            return False, words
-        if failure.outcome in (Outcome.BAD_CREDENTIALS, Outcome.PROTOCOL_DISABLED, Outcome.BACK_END_DOWN):
-            return True, words
-        if failure.outcome is Outcome.LOGIN_FAILED:
-            bad = re.match(rb"\S+ BAD\b|50[0-4]", failure.answer) or _UNSUPPORTED.search(failure.answer)
-            return (False if bad else None), words
-        return None, words
-    return True, "the log-on of an invented user was accepted"
