@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Final, NamedTuple
 
 from letterlock.clients import verdicts
 from letterlock.clients.outcomes import Failed, Outcome
 from letterlock.clients.wire import MAX_ANSWER, Client, Dialogue, Greeting, Login, base64_of, redacted
+from letterlock.imap.grammar import MONTHS
 
 _LITERAL: Final = re.compile(rb"\{(\d{1,10})\+?\}$")
 _CODE: Final = re.compile(rb"\[([^\]]{1,1000})\] ?")
@@ -165,6 +167,14 @@ class ImapClient(Client):
             if line[:8].upper() == b"* SEARCH":
                 found += [int(word) for word in line[8:].split() if word.isdigit() and len(word) < 11]
         return found
+
+    def search_header(self, name: str, value: str, before: datetime.date | None = None) -> Dialogue[list[int]]:
+        """Messages with `value` in a header field; `before`: only those that arrived before that day."""
+        criteria = b'HEADER %b "%b"' % (name.encode(), value.encode())
+        if before is not None:
+            month = MONTHS[before.month - 1]
+            criteria += b" BEFORE %d-%b-%d" % (before.day, month, before.year)
+        return (yield from self.search(criteria))
 
     def delete(self, uids: list[int]) -> Dialogue[bool]:
         """Mark and expunge these messages and no others; False: left marked, as others are marked too."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from letterlock.manage import certificates, mailboxes, services, settings
+from letterlock.manage import certificates, connectivity, mailboxes, services, settings
 from letterlock.manage.registry import table
 
-CMDLETS: Final = table(*services.CMDLETS, *settings.CMDLETS, *mailboxes.CMDLETS, *certificates.CMDLETS)
+CMDLETS: Final = table(
+    *services.CMDLETS,
+    *settings.CMDLETS,
+    *mailboxes.CMDLETS,
+    *certificates.CMDLETS,
+    *connectivity.CMDLETS,
+)

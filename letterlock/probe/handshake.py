@@ -187,6 +187,23 @@ def describe(certificate: x509.Certificate, outcome: Outcome) -> str:
     return f"issued by {certificate.issuer.rfc4514_string()[:200]}"
 
 
+def explain(certificate: x509.Certificate, outcome: Outcome, name: str) -> str:
+    """`describe`, and what else is wrong with it: OpenSSL tells only the first fault."""
+    also = []
+    late, early = out_of_time(certificate)
+    if late and outcome is not Outcome.CERTIFICATE_EXPIRED:
+        also.append(f"it has expired {describe(certificate, Outcome.CERTIFICATE_EXPIRED)}")
+    if early and outcome is not Outcome.CERTIFICATE_NOT_YET_VALID:
+        also.append(describe(certificate, Outcome.CERTIFICATE_NOT_YET_VALID))
+    if outcome is not Outcome.CERTIFICATE_NAME and not matches(certificate, name):
+        also.append(describe(certificate, Outcome.CERTIFICATE_NAME) + f", not for {name}")
+    if outcome is Outcome.CERTIFICATE_NAME:
+        first = f"{describe(certificate, outcome)}, not for {name}"
+    else:
+        first = describe(certificate, outcome)
+    return first + (f"; also, {' and '.join(also)}" if also else "")
+
+
 def signature(certificate: x509.Certificate) -> str:
     """The hash of the signature: "sha256"; "none" for EdDSA, which has its own; "unknown"."""
     try:
