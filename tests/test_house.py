@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clients": {"base", "sasl", "imap.grammar"},
     "probe": {"base", "clients", "tls"},
     "analyze": {"base", "policy", "tls"},
-    "manage": {"base", "policy", "directory", "store", "mail", "probe", "analyze"},
+    "manage": {"base", "policy", "directory", "store", "mail", "clients", "probe", "analyze"},
     "faces": {"base", "manage"},
     "demo": {"base", "mail", "store.api"},
 }

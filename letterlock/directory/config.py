@@ -171,6 +171,11 @@ class Config:
         """The server's full name."""
         return str(self._get("server")["Fqdn"])
 
+    @property
+    def port_offset(self) -> int:
+        """What `init --port-offset` added to every default port."""
+        return int(self._get("server").get("PortOffset", 0))
+
     def settings(self, kind: type[S]) -> S:
         """The stored settings of a service pair."""
         found = declare.restored(kind, self._get(kind.__name__))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from letterlock import __version__
 from letterlock.base.errors import LetterlockError, Malformed
+from letterlock.base.values import Secret
 from letterlock.faces import output, pipeline
 from letterlock.manage import CMDLETS
 from letterlock.manage.registry import Cmdlet
@@ -231,8 +232,10 @@ async def _one(
     cmdlet: Cmdlet, named: dict[str, Any], positional: list[Any], form: str, data: Path, program: Program
 ) -> int:
     async with program.dispatcher(data) as dispatch:
-        sys.stdout.write(output.render(await dispatch(cmdlet.name, named, positional, None), form))
-    return 0
+        items = await dispatch(cmdlet.name, named, positional, None)
+        sys.stdout.write(output.render(items, form))
+    # a test that failed is for monitoring to see
+    return 1 if any(item["properties"].get("Result") == "Failure" for item in items) else 0
 
 
 def _parameters(cmdlet: Cmdlet, words: list[str]) -> tuple[dict[str, Any], list[Any]]:
@@ -269,3 +272,15 @@ def _prompt(cmdlet: Cmdlet, named: dict[str, Any]) -> None:
     for p in cmdlet.parameters:
         if p.type_name == "SecureString" and p.mandatory and p.name not in named and sys.stdin.isatty():
             named[p.name] = getpass.getpass(f"{p.name}: ")
+        if p.type_name == "PSCredential" and isinstance(named.get(p.name), str):
+            named[p.name] = _credential(p.name, named[p.name])
+
+
+def _credential(name: str, user: str) -> dict[str, Any]:
+    """A user name of the command line with its password: from the environment, or typed."""
+    password = os.environ.get("LETTERLOCK_PASSWORD", "")
+    if not password and sys.stdin.isatty():
+        password = getpass.getpass(f"Password of {output.clean(user)}: ")
+    if not password:
+        raise Malformed(f"{name}: the password is asked for on a terminal, or taken from LETTERLOCK_PASSWORD")
+    return {"UserName": user, "Password": Secret(password)}

@@ -6,6 +6,7 @@ import csv
 import fnmatch
 import io
 import json
+from itertools import zip_longest
 from typing import Any
 
 Item = dict[str, Any]  # what Row.wire() makes: properties, shown, columns
@@ -40,12 +41,22 @@ def as_list(items: list[Item]) -> str:
     return "\n" + "\n\n".join(blocks) + "\n\n" if blocks else ""
 
 
+# Exchange's own views give these columns a width
+_LEAST: dict[tuple[str, ...], tuple[int, ...]] = {
+    ("Status", "Name"): (8, 18, 11),
+    ("CasServer", "LocalSite"): (10, 10, 24, 8, 11),
+}
+
+
 def as_table(items: list[Item], columns: list[str]) -> str:
     """Header, dashes, rows; each column as wide as its widest value."""
     rows = [[clean(item["shown"].get(c, "")) for c in columns] for item in items]
     widths = [max([len(c), *(len(r[i]) for r in rows)]) for i, c in enumerate(columns)]
-    if columns[:2] == ["Status", "Name"]:
-        widths = [max(w, least) for w, least in zip(widths, (8, 18, 11), strict=False)]
+    least = _LEAST.get(tuple(columns[:2]), ())
+    widths = [max(w, low) for w, low in zip_longest(widths, least[: len(widths)], fillvalue=0)]
+    for at in [i for i, column in enumerate(columns) if column == "Latency(MS)"]:
+        for row in rows:
+            row[at] = f"{row[at]:>9}"  # numbers stand at the right, as Exchange shows them
     lines = [columns, ["-" * len(c) for c in columns], *rows]
     text = "\n".join(" ".join(f"{v:<{w}}" for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
     return f"\n{text}\n\n"

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from letterlock.manage import certificates, exceptions, mailboxes, services, settings
+from letterlock.manage import (
+    certificates,
+    connectivity,
+    exceptions,
+    mailboxes,
+    services,
+    settings,
+)
 from letterlock.manage.registry import table
 
 CMDLETS: Final = table(
-    *services.CMDLETS, *settings.CMDLETS, *mailboxes.CMDLETS, *certificates.CMDLETS, *exceptions.CMDLETS
+    *services.CMDLETS,
+    *settings.CMDLETS,
+    *mailboxes.CMDLETS,
+    *certificates.CMDLETS,
+    *connectivity.CMDLETS,
+    *exceptions.CMDLETS,
 )

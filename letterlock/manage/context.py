@@ -36,11 +36,17 @@ class Context:
     server: ServerControl | None
     who: str
     what_if: bool = False
+    verbose: bool = False
     messages: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """A warning line for whoever asked."""
         self.messages.append(f"WARNING: {text}")
+
+    def tell(self, text: str) -> None:
+        """A line for whoever asked with -Verbose."""
+        if self.verbose:
+            self.messages.append(f"VERBOSE: {text}")
 
     def should(self, what: str) -> bool:
         """Whether a change is to be made; under -WhatIf it is only told."""

@@ -175,7 +175,7 @@ async def invoke(
     bound = cmdlet.bind(named, positional, piped)
     context.what_if = bool(bound.pop("WhatIf", False))
     bound.pop("Confirm", None)
-    bound.pop("Verbose", None)
+    context.verbose = bool(bound.pop("Verbose", False))
     try:
         return await cmdlet.run(context, bound)
     except Malformed as error:
