@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from letterlock.base.values import ListChange, Secret
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
+from letterlock.directory.servers import Peer, Servers
 from letterlock.faces.pipeline import Dispatch
 from letterlock.manage import CMDLETS
 from letterlock.manage.context import Context
@@ -57,6 +58,12 @@ class Letterlock:
             for path in data.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
+
+    def join(self, data: Path, other: Path) -> list[str]:
+        """Make two data directories servers of one organisation; the names of those that `data` knows now."""
+        if data.resolve() == other.resolve():
+            raise Malformed("--to: a server cannot join itself; name another data directory")
+        return Servers(Config.open(data.resolve())).join(Servers(Config.open(other.resolve())), _who())
 
     def serve(self, data: Path, workers: int | None) -> int:
         """Run until SIGTERM or SIGINT."""
@@ -157,7 +164,7 @@ def _local(config: Config, store: SqliteStore) -> Dispatch:
     accounts, certificates = Accounts(config), Certificates(config)
 
     async def local(name: str, named: dict[str, Any], positional: list[Any], piped: Any) -> list[Any]:
-        context = Context(config, accounts, certificates, store, None, _who())
+        context = Context(config, accounts, certificates, store, None, _who(), forward=_forward)
         try:
             rows = await invoke(CMDLETS, context, name, named, positional, piped)
         finally:
@@ -166,6 +173,31 @@ def _local(config: Config, store: SqliteStore) -> Dispatch:
         return [row.wire() for row in rows]
 
     return local
+
+
+async def _forward(
+    peer: Peer, name: str, named: Mapping[str, Any], positional: list[Any], piped: Mapping[str, Any] | None, who: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A cmdlet at another server: through its control socket when it runs, on its data directory when it does not."""
+    connected = await _connect(peer.data)
+    if connected is not None:
+        reader, writer = connected
+        request = {"name": name, "named": dict(named), "positional": positional, "piped": piped}
+        writer.write(json.dumps(request, default=_plain).encode() + b"\n")
+        answer = json.loads(await reader.readline() or b"{}")
+        writer.close()
+        messages = list(answer.get("messages", []))
+        return _answered({**answer, "messages": []}), messages
+    config = Config.open(peer.data)
+    with _lock(peer.data):
+        store = SqliteStore(peer.data / "mailboxes")
+        try:
+            context = Context(config, Accounts(config), Certificates(config), store, None, who)
+            rows = await invoke(CMDLETS, context, name, named, positional, piped)
+        finally:
+            await store.close()
+            config.close()
+    return [row.wire() for row in rows], context.messages
 
 
 def _who() -> str:
@@ -222,7 +254,7 @@ class _Control:
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         s = self.server
-        context = Context(s.config, s.accounts, s.certificates, s.store, s, _who())
+        context = Context(s.config, s.accounts, s.certificates, s.store, s, _who(), forward=_forward)
         try:
             request = json.loads(line)
             named = {str(k): _rich(v) for k, v in request["named"].items()}

@@ -18,7 +18,7 @@ from letterlock import sasl
 from letterlock.base.errors import Malformed, Refused
 from letterlock.base.values import Protocol, SortOrder
 from letterlock.policy.login import USER_PASS, Channel, LoginAttempt, LoginRules, Mechanism, decide, offered
-from letterlock.session import Host, Next, Password, Stop
+from letterlock.session import Host, Next, Password, Stop, Welcome
 from letterlock.store.api import Column, Folder, MailStore
 
 MAX_BAD: Final = 10
@@ -62,7 +62,7 @@ class Pop3Session:
         self.deleted: set[int] = set()
         self.exchange: tuple[Mechanism, sasl.Exchange] | None = None
         self.buffer = bytearray()
-        self.ending = self.upgrading = self._eof = False
+        self.ending = self.upgrading = self.relayed = self._eof = False
         self.name = ""
         self._named: str | None = None
         self._bad = self._failed = 0
@@ -92,6 +92,22 @@ class Pop3Session:
         self._named, self.exchange = None, None
         self._bad = self._failed = 0
 
+    async def enter(self, welcome: Welcome) -> None:
+        """The login succeeded."""
+        self.user, self.mail = welcome.mailbox, welcome.mail
+        self.authenticated = True
+        self.relayed = welcome.mail is None
+        self.timeout = self.settings.AuthenticatedConnectionTimeout.seconds
+        if self.mail is not None:
+            self.host.watch(self.mail)
+            await self._open()
+
+    def unread(self) -> bytes:
+        """For the server that goes on."""
+        data = bytes(self.buffer)
+        self.buffer.clear()
+        return data
+
     def stop(self, why: Stop) -> None:
         """The goodbye."""
         sentence = {
@@ -109,7 +125,7 @@ class Pop3Session:
 
     async def advance(self) -> Next:
         """Answer all commands that are complete."""
-        while not self.ending and not self.upgrading:
+        while not self.ending and not self.upgrading and not self.relayed:
             end = self.buffer.find(b"\n")
             # RFC 2449 §4: the limit counts the line end; AUTH's responses may be longer (RFC 5034 §4)
             limit = 6000 if self.exchange or self.buffer[:5].upper() == b"AUTH " else self.settings.MaxCommandSize
@@ -126,6 +142,8 @@ class Pop3Session:
                 await self.host.drain()
         if self.upgrading:
             return Next.START_TLS
+        if self.relayed and not self.ending:
+            return Next.RELAY
         return Next.CLOSE if self.ending or self._eof else Next.READ
 
     # --- one line
@@ -245,11 +263,7 @@ class Pop3Session:
             if self._failed >= MAX_FAILED_LOGINS:
                 self.ending = True
             raise
-        self.user, self.mail = welcome.mailbox, welcome.mail
-        self.authenticated = True
-        self.timeout = self.settings.AuthenticatedConnectionTimeout.seconds
-        self.host.watch(self.mail)
-        await self._open()
+        await self.enter(welcome)
         return b"+OK User successfully logged on.\r\n"
 
     async def auth(self, argument: bytes) -> bytes:

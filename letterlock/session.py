@@ -9,7 +9,8 @@ How a driver must behave:
 2. On START_TLS it sends `out` in clear, throws away everything received that was not consumed (the NO STARTTLS
    study, RFC 2595 §3.1), does the handshake and calls `secured`.
 3. After READ it waits for the peer, for `changed`, or for `timeout` seconds of silence; then it calls `stop`.
-4. After CLOSE it sends `out` and closes.
+4. After RELAY it sends `out` and puts the host's relay in the session's place: the mailbox lives on another server.
+5. After CLOSE it sends `out` and closes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Next(enum.Enum):
 
     READ = enum.auto()
     START_TLS = enum.auto()
+    RELAY = enum.auto()
     CLOSE = enum.auto()
 
 
@@ -58,7 +60,7 @@ class Welcome(NamedTuple):
     """A login that succeeded: whose mailbox, and the store to work on."""
 
     mailbox: str  # the primary address
-    mail: MailStore
+    mail: MailStore | None  # None: on another server, to which the host has handed the client over
     suppress_receipts: bool = False
 
 
@@ -130,6 +132,12 @@ class Session(Protocol):
 
     def changed(self) -> None:
         """A hint: somebody changed the open mailbox."""
+
+    async def enter(self, welcome: Welcome) -> None:
+        """The login succeeded: from now on `welcome.mailbox` is served."""
+
+    def unread(self) -> bytes:
+        """Take what was received and not looked at; when the client is handed over."""
 
     def stop(self, why: Stop) -> None:
         """Put the protocol's goodbye in `out`; the driver closes after it."""

@@ -31,6 +31,7 @@ from letterlock.base.values import (
     host_name,
 )
 
+_PROXY: Final = "Port at which the back end takes sessions that other servers of the organisation hand over."
 HALF_MINUTE: Final = TimeSpan(30)
 HOUR: Final = TimeSpan(3600)
 DAY: Final = TimeSpan(86400)
@@ -122,9 +123,7 @@ class ClientAccessSettings:
     MessageRetrievalMimeFormat: MimeFormat = setting(
         MimeFormat.BestBodyFormat, "Body conversion of messages.", later="messages are given as they were stored"
     )
-    ProxyTargetPort: int = setting(
-        1993, "Back-end port for proxied sessions.", range=(1, 65535), later="sessions are not proxied to other servers"
-    )
+    ProxyTargetPort: int = setting(1993, _PROXY, range=(1, 65535))
     CalendarItemRetrievalOption: CalendarItemRetrievalOption = setting(
         CalendarItemRetrievalOption.iCalendar,
         "How meeting items are shown.",
@@ -141,7 +140,9 @@ class ClientAccessSettings:
     )
     ProtocolLogEnabled: bool = setting(False, "Protocol log on or off.")
     EnforceCertificateErrors: bool = setting(
-        False, "Refuse a back-end server with a bad certificate.", later="sessions are not proxied to other servers"
+        False,
+        "On the way to another server's back end: name and dates of its certificate must be right, too. That it is the "
+        "certificate exchanged when the servers were joined is checked in any case.",
     )
     LogFileLocation: str = setting("", "Folder of protocol logs; empty: logs in the data directory.", read=_folder)
     LogFileRollOverSettings: LogFileRollOver = setting(
@@ -226,9 +227,6 @@ class ImapSettings(ClientAccessSettings):
         10240, "Longest command a client may send, without literals.", unit="bytes", range=(1024, 16384)
     )
     Banner: str = setting("The Letterlock IMAP4 service is ready.", "Text after `* OK ` in the greeting.")
-    ProxyTargetPort: int = setting(
-        1993, "Back-end port for proxied sessions.", range=(1, 65535), later="sessions are not proxied to other servers"
-    )
     ShowHiddenFoldersEnabled: bool = setting(False, "List folders that are marked hidden.")
 
 
@@ -239,9 +237,7 @@ class PopSettings(ClientAccessSettings):
     ProtocolName: str = setting("POP3", "The protocol.", read_only=True)
     MaxCommandSize: int = setting(512, "Longest command line a client may send.", unit="bytes", range=(40, 1024))
     Banner: str = setting("The Letterlock POP3 service is ready.", "Text after `+OK ` in the greeting.")
-    ProxyTargetPort: int = setting(
-        1995, "Back-end port for proxied sessions.", range=(1, 65535), later="sessions are not proxied to other servers"
-    )
+    ProxyTargetPort: int = setting(1995, _PROXY, range=(1, 65535))
     MessageRetrievalSortOrder: SortOrder = setting(
         SortOrder.Ascending, "Numbering: oldest message first, or newest first."
     )

@@ -87,7 +87,7 @@ class Accounts:
     _COLUMNS: Final = "id, address, alias, display_name, created, switches, password_hash"
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self.config = self._config = config
         self._by_login: dict[str, Account | None] = {}
 
     @staticmethod

@@ -56,6 +56,8 @@ MIGRATIONS: Final = (
       count INTEGER NOT NULL, first TEXT NOT NULL, last TEXT NOT NULL,
       PRIMARY KEY (kind, protocol, address, user, detail)) WITHOUT ROWID;
     CREATE INDEX sighting_last ON sighting (kind, last);
+    CREATE TABLE server (name TEXT PRIMARY KEY COLLATE NOCASE, fqdn TEXT NOT NULL, data TEXT NOT NULL,
+      certificate TEXT NOT NULL) WITHOUT ROWID;
     """,
 )
 

@@ -22,6 +22,7 @@ USAGE = """usage: letterlock COMMAND [--data DIR] …
 
   init --hostname FQDN [--server NAME] [--port-offset N]   make a data directory
   serve [--workers N]                                      run the server
+  join --to DIR                                            make another data directory's server known, and this to it
   demo [--check]                                           try everything in a throw-away directory
   shell [-c TEXT]… [-f FILE]                               management shell
   help [CMDLET]                                            parameters of a cmdlet; without one, all cmdlets
@@ -34,6 +35,7 @@ class Program(Protocol):
     """What `app` provides."""
 
     def init(self, data: Path, hostname: str, server: str | None, port_offset: int) -> None: ...
+    def join(self, data: Path, other: Path) -> list[str]: ...
     def serve(self, data: Path, workers: int | None) -> int: ...
     def demo(self, check: bool) -> int: ...
     def dispatcher(self, data: Path) -> AbstractAsyncContextManager[pipeline.Dispatch]: ...
@@ -129,6 +131,7 @@ def _run(options: Options, program: Program) -> int:
     command = options.words.pop(0)
     commands: dict[str, Callable[[Options, Path, Program], int]] = {
         "init": _init,
+        "join": _join,
         "serve": _serve,
         "demo": _demo,
         "shell": _shell,
@@ -137,6 +140,18 @@ def _run(options: Options, program: Program) -> int:
     if command in commands:
         return commands[command](options, data, program)
     return _cmdlet(command, options, data, program)
+
+
+def _join(options: Options, data: Path, program: Program) -> int:
+    """letterlock join."""
+    other = options.one("--to")
+    options.end()
+    if not other:
+        raise Malformed("join needs --to DIR, the data directory of the other server")
+    names = program.join(data, Path(other).absolute())
+    print(f"joined; servers known here besides this one: {', '.join(names)}")
+    print("back ends that are running listen for the others after: Restart-Service LetterlockImap4BE, LetterlockPop3BE")
+    return 0
 
 
 def _init(options: Options, data: Path, program: Program) -> int:

@@ -15,7 +15,7 @@ from letterlock.imap import grammar, reply
 from letterlock.imap.reader import Args, Literal, Reader, TooLong
 from letterlock.imap.selected import Selected
 from letterlock.policy.login import Channel, LoginRules
-from letterlock.session import Host, Next, Stop
+from letterlock.session import Host, Next, Stop, Welcome
 from letterlock.store.api import MailStore
 
 MAX_BAD: Final = 10  # commands in a row that make no sense, before the session is ended
@@ -100,6 +100,7 @@ class ImapSession:
         self.cleanup: Callable[[], None] = _nothing  # throws away what an APPEND has received
         self.upgrading = False
         self.ending = False
+        self.relayed = False  # another server goes on
         self.hint = False
         self.idling = False
         self.failed_logins = 0
@@ -131,6 +132,23 @@ class ImapSession:
         self.upgrading = False
         self._bad = self.failed_logins = 0
 
+    async def enter(self, welcome: Welcome) -> None:
+        """The login succeeded."""
+        self.user, self.mail = welcome.mailbox, welcome.mail
+        self.authenticated = True
+        self.relayed = welcome.mail is None
+        self.failed_logins = 0
+        self.timeout = self.settings.AuthenticatedConnectionTimeout.seconds
+        self.reader.max_literals = self.settings.MaxCommandSize * 4
+        if self.mail is not None:
+            self.host.watch(self.mail)
+
+    def unread(self) -> bytes:
+        """For the server that goes on."""
+        data = bytes(self.reader.buffer)
+        self.reader.discard()
+        return data
+
     def stop(self, why: Stop) -> None:
         """The protocol's goodbye."""
         sentence = {
@@ -150,7 +168,7 @@ class ImapSession:
 
     async def advance(self) -> Next:
         """Do what is complete."""
-        while not self.ending and not self.upgrading:
+        while not self.ending and not self.upgrading and not self.relayed:
             try:
                 if not await self._step():
                     break
@@ -160,6 +178,8 @@ class ImapSession:
                 await self.host.drain()
         if self.upgrading:
             return Next.START_TLS
+        if self.relayed and not self.ending:
+            return Next.RELAY
         return Next.CLOSE if self.ending or self._eof else Next.READ
 
     # --- one step

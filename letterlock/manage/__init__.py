@@ -9,6 +9,7 @@ from letterlock.manage import (
     connectivity,
     exceptions,
     mailboxes,
+    servers,
     services,
     settings,
 )
@@ -21,4 +22,5 @@ CMDLETS: Final = table(
     *certificates.CMDLETS,
     *connectivity.CMDLETS,
     *exceptions.CMDLETS,
+    *servers.CMDLETS,
 )

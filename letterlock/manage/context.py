@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from letterlock.base.errors import Refused
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
+from letterlock.directory.servers import Peer, Servers
 from letterlock.store.api import Store
 
 
@@ -25,6 +27,13 @@ class ServerControl(Protocol):
     def warn(self, text: str) -> None: ...
 
 
+# (the server, cmdlet, named, positional, piped, who asks) to (objects as they travel, warnings)
+Forward = Callable[
+    [Peer, str, Mapping[str, Any], list[Any], Mapping[str, Any] | None, str],
+    Awaitable[tuple[list[dict[str, Any]], list[str]]],
+]
+
+
 @dataclass(slots=True)
 class Context:
     """One invocation's surroundings."""
@@ -38,6 +47,7 @@ class Context:
     what_if: bool = False
     verbose: bool = False
     messages: list[str] = field(default_factory=list)
+    forward: Forward | None = None  # runs a cmdlet at another server of the organisation
 
     def warn(self, text: str) -> None:
         """A warning line for whoever asked."""
@@ -54,11 +64,17 @@ class Context:
             self.messages.append(f"What if: {what}")
         return not self.what_if
 
+    def elsewhere(self, name: str) -> Peer | None:
+        """The other server that `-Server` or `-ComputerName` names; None: this one."""
+        own = {self.config.server_name.lower(), self.config.fqdn.lower()}
+        return None if not name or name.lower() in own else Servers(self.config).one(name)
+
     def check_server(self, name: str) -> None:
-        """`-Server` and `-ComputerName` name this server; another is an error."""
+        """`-Server` and `-ComputerName` name this server by now; one that nobody knows is an error."""
         own = {self.config.server_name.lower(), self.config.fqdn.lower()}
         if name and name.lower() not in own:
-            raise Refused(f"there is no server '{name}' here; this one is {self.config.server_name}")
+            known = ", ".join([self.config.server_name, *(p.name for p in Servers(self.config).all())])
+            raise Refused(f"there is no server '{name}' here; there is: {known}")
 
     def running_server(self) -> ServerControl:
         """The running server; `Refused` when there is none."""

@@ -43,6 +43,20 @@ class Row:
         }
 
 
+class _Travelled(Row):
+    """An object that another server has answered."""
+
+    __slots__ = ("_wire",)
+
+    def __init__(self, wire: dict[str, Any]) -> None:
+        super().__init__(wire["properties"], tuple(wire["columns"]))
+        self._wire = wire
+
+    def wire(self) -> dict[str, Any]:
+        """As it came."""
+        return self._wire
+
+
 def show(value: object) -> str:
     """A value as Format-List prints it."""
     if value is None:
@@ -176,6 +190,11 @@ async def invoke(
     context.what_if = bool(bound.pop("WhatIf", False))
     bound.pop("Confirm", None)
     context.verbose = bool(bound.pop("Verbose", False))
+    peer = context.elsewhere(str(bound.get("Server") or bound.get("ComputerName") or ""))
+    if peer is not None and context.forward is not None:
+        objects, messages = await context.forward(peer, name, named, positional, piped, context.who)
+        context.messages += messages
+        return [_Travelled(o) for o in objects]
     try:
         return await cmdlet.run(context, bound)
     except Malformed as error:

@@ -6,6 +6,8 @@
    Task take over the half-run coroutine; an idle or plainly answered connection never has one.
 3. One write a turn; a peer that does not read is waited for (`drain`), and for no longer than the session's timeout.
 4. One timer a connection, re-armed lazily when it fires, never per command.
+
+Large because transport, TLS, stepping and time of one connection change together.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Owner(Protocol):
     def make_session(self, connection: Connection, channel: Channel, starttls: bool) -> Session: ...
     def failed(self, error: BaseException) -> None: ...
     def closed(self, connection: Connection) -> None: ...
+    def relay(self, connection: Connection) -> Session: ...
     def handshake_failed(self, connection: Connection, reason: str) -> None: ...
 
 
@@ -258,6 +261,11 @@ class Connection(asyncio.Protocol):
         self.session.greet()
         self._step()
 
+    @property
+    def slow(self) -> bool:
+        """Whether the peer does not take what is sent."""
+        return self._paused
+
     def hint(self) -> None:
         """Somebody changed the mailbox that the session has open."""
         self.session.changed()
@@ -305,6 +313,8 @@ class Connection(asyncio.Protocol):
         self._send()
         if step is Next.START_TLS:
             self._begin_tls()
+        elif step is Next.RELAY:
+            self.session = self.owner.relay(self)
 
     def _failure(self, error: Exception) -> None:
         self.owner.failed(error)

@@ -13,51 +13,30 @@ import ssl
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
-from letterlock import tls
-from letterlock.base import declare, values
 from letterlock.base.errors import Refused
-from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings
-from letterlock.base.values import PolicyMode
 from letterlock.directory import sightings
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificate, Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.exceptions import LoginExceptions
+from letterlock.directory.servers import Peer, Servers
 from letterlock.directory.sightings import Sightings
 from letterlock.directory.verifiers import Verifier
-from letterlock.imap.session import ImapSession
 from letterlock.policy.limits import FailureThrottle, canonical
-from letterlock.policy.login import Channel, LoginRules, decide, tls_rank
-from letterlock.pop3 import Pop3Session
+from letterlock.policy.login import Channel, decide, tls_rank
+from letterlock.runtime import handover
 from letterlock.runtime.connection import Connection
 from letterlock.runtime.host import ConnectionHost
+from letterlock.runtime.kinds import KINDS, choose, make_context, rules_of, tls_floor
 from letterlock.runtime.listeners import EXCEPTIONS_ONLY, IMPLICIT
 from letterlock.session import Session
 from letterlock.store.sqlite import SqliteStore
 
 FLUSH_S: Final = 2.0  # counts are written so often
 STOP_S: Final = 10.0  # running commands may take this long when a service stops
-
-
-class Kind(NamedTuple):
-    """What makes a front-end service."""
-
-    settings: type[ClientAccessSettings]
-    session: Callable[..., Session]
-    alpn: str
-    certificate: str  # the service flag of certificates
-    back_end: str
-    protocol: values.Protocol
-
-
-KINDS: Final = {
-    "LetterlockImap4": Kind(ImapSettings, ImapSession, "imap", "IMAP", "LetterlockImap4BE", values.Protocol.IMAP4),
-    "LetterlockPop3": Kind(PopSettings, Pop3Session, "pop3", "POP", "LetterlockPop3BE", values.Protocol.POP3),
-}
 
 
 class Upstream(Protocol):
@@ -81,11 +60,14 @@ class Instance:
         self.connections: set[Connection] = set()
         self._minimum = tls_floor(settings)
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._known: tuple[tuple[Peer, ...], ssl.SSLContext] | None = None
         self._certificate: Certificate
         self.reload()
 
     def reload(self) -> None:
         """Certificate and key as they are now, for the next handshake; `Refused` when they cannot be used."""
+        if self.kind.back:
+            return
         self._certificate = choose(self.engine.certificates, self.name, self.settings)
         self._contexts = {}
         self._context(self._minimum)
@@ -99,8 +81,25 @@ class Instance:
 
     def context(self, connection: Connection) -> ssl.SSLContext:
         """The TLS context for a client: an exception may give its address an older floor."""
+        if self.kind.back:
+            return self._for_servers()
         floors = [e.tls_minimum for e in connection.rules.exceptions if e.tls_minimum]
         return self._context(min([self._minimum, *floors]))
+
+    def _for_servers(self) -> ssl.SSLContext:
+        peers = tuple(self.engine.servers.all())
+        if self._known is None or self._known[0] != peers:
+            self._known = (peers, handover.server_context(self.engine, self.kind.alpn))
+        return self._known[1]
+
+    def relay(self, connection: Connection) -> Session:
+        """The session was handed over to another server: what takes its place."""
+        host, old = host_of(connection), connection.session
+        assert host.back_end is not None  # noqa: S101
+        session = handover.RelaySession(old, host.back_end, connection, old.unread())
+        connection.session = session
+        host.back_end.take_over(session)
+        return session
 
     @property
     def logging(self) -> bool:
@@ -121,7 +120,8 @@ class Instance:
         if connection.exceptions_only and not in_force:
             self.engine.stranger(self, channel.peer)
         host = ConnectionHost(self, connection)
-        session = self.kind.session(self.settings, host, channel, rules, starttls)
+        make = handover.HandedOver if self.kind.back else self.kind.session
+        session: Session = make(self.settings, host, channel, rules, starttls)
         if self.logging:
             host.note(b"OpenSession", b"", b"", 0, 0, "")
         return session
@@ -167,31 +167,6 @@ def host_of(connection: Connection) -> ConnectionHost:
     return host
 
 
-def choose(certificates: Certificates, name: str, settings: Any) -> Certificate:
-    """The certificate of a front end by its settings; `Refused` when there is none."""
-    return certificates.choose(settings.X509CertificateName, KINDS[name].certificate)[0]
-
-
-def make_context(certificate: Certificate, name: str, minimum: str) -> ssl.SSLContext:
-    """A front end's TLS context; `Refused` when the certificate cannot be used."""
-    return tls.server_context(certificate.file, certificate.key, [KINDS[name].alpn], minimum)
-
-
-def tls_floor(settings: Any) -> str:
-    """What listeners agree on: under report-only, whatever was agreed on before."""
-    return str(settings.EnforcedTlsMinimum)
-
-
-def rules_of(settings: Any) -> LoginRules:
-    """The rules that settings make."""
-    return LoginRules(
-        login_type=settings.EnforcedLoginType,
-        tls_minimum=settings.EnforcedTlsMinimum,
-        reported_login_type=settings.LoginType if settings.LoginTypeMode is PolicyMode.ReportOnly else None,
-        reported_tls_minimum=settings.TlsMinimum if settings.TlsMinimumMode is PolicyMode.ReportOnly else "",
-    )
-
-
 class Engine:
     """Instances, their connections, and what these share."""
 
@@ -204,6 +179,7 @@ class Engine:
         self.verifier = Verifier(accounts, self.executor)
         self.throttle = FailureThrottle()
         self.exceptions = LoginExceptions(config)
+        self.servers = Servers(config)
         self.sightings = Sightings(config)
         self._flushing: asyncio.TimerHandle | None = None
         self.checks: set[asyncio.Task[None]] = set()
@@ -393,8 +369,3 @@ class Engine:
             self._flushing.cancel()
         self.sightings.flush()
         self.executor.shutdown(wait=False, cancel_futures=True)
-
-
-def settings_of(name: str, rows: Mapping[str, object]) -> Any:
-    """Settings of a front end from what `declare.stored` made of them."""
-    return declare.restored(KINDS[name].settings, rows)

@@ -14,6 +14,7 @@ from letterlock.directory import sightings
 from letterlock.directory.accounts import Account
 from letterlock.policy.login import Decision, LoginAttempt, decide
 from letterlock.runtime.connection import Connection
+from letterlock.runtime.handover import BackEnd, hand_over
 from letterlock.runtime.protocol_log import format_row
 from letterlock.session import Password, Welcome
 from letterlock.store.api import MailStore
@@ -27,7 +28,18 @@ MAX_CHECKS: Final = 100  # exposure checks that may wait; beyond it they are dro
 class ConnectionHost:
     """One connection's host."""
 
-    __slots__ = ("_began", "_sequence", "_since", "_watched", "attempt", "connection", "identity", "service", "user")
+    __slots__ = (
+        "_began",
+        "_sequence",
+        "_since",
+        "_watched",
+        "attempt",
+        "back_end",
+        "connection",
+        "identity",
+        "service",
+        "user",
+    )
 
     def __init__(self, service: Instance, connection: Connection) -> None:
         self.service = service
@@ -35,6 +47,7 @@ class ConnectionHost:
         self.identity = connection.identity
         self.user = ""
         self.attempt: LoginAttempt | None = None  # the login that succeeded
+        self.back_end: BackEnd | None = None  # the line to the server where the mailbox lives
         self._since = time.time()
         self._watched: MailStore | None = None
         self._began = time.perf_counter()
@@ -51,6 +64,10 @@ class ConnectionHost:
         delay = server.throttle.delay(user, address, time.monotonic())
         if delay:
             await asyncio.sleep(delay)
+        if server.servers.all() and server.accounts.by_login(attempt.user) is None:
+            welcome = await self._elsewhere(attempt, password)
+            if welcome is not None:
+                return welcome
         account = await server.verifier.verify(attempt.user, password)
         if account is None:
             server.throttle.failed(user, address, time.monotonic())
@@ -70,8 +87,30 @@ class ConnectionHost:
         self._observe(attempt)
         return Welcome(account.address, server.store.mailbox(account.id))
 
+    async def _elsewhere(self, attempt: LoginAttempt, password: Password) -> Welcome | None:
+        """Log in at another server of the organisation; None when the mailbox is at none."""
+        server = self.service.engine
+        found = server.servers.home(attempt.user)
+        if found is None or attempt.channel.trusted_hop:  # handed over once is enough
+            return None
+        peer, account = found
+        user, address = attempt.user.lower(), self.connection.channel.peer
+        try:
+            back_end = await hand_over(self, peer, attempt, password)
+        except Refused as error:
+            if error.code == b"AUTHENTICATIONFAILED":
+                server.throttle.failed(user, address, time.monotonic())
+                server.upstream.failed(user, address)
+            raise
+        server.throttle.succeeded(user, address, time.monotonic())
+        self.back_end, self.attempt = back_end, attempt
+        self._observe(attempt)
+        return Welcome(account.address, None)
+
     def _observe(self, attempt: LoginAttempt) -> None:
         """Log and count a login that only an exception let in, or that a report-only rule would have refused."""
+        if self.service.kind.back:
+            return  # the front end has
         decision, protocol = decide(attempt, self.connection.rules), attempt.protocol.value
         if decision.exception:
             self.service.engine.sight(sightings.EXCEPTION, protocol, self._peer, attempt.user, decision.exception)

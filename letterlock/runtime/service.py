@@ -1,8 +1,7 @@
 """The services as management sees them: started, stopped, restarted. The supervisor's side; connections are elsewhere.
 
-A front end is a frozen copy of its settings plus listeners, limits and a log. The back end has no listener of its own
-on one machine: the front end hands it the session in the same process, and while it is stopped a login is answered
-UNAVAILABLE.
+A service is a frozen copy of its settings plus listeners, limits and a log. On one server the front end hands a session
+to the back end inside the process, and while the back end is stopped a login is answered UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from letterlock.base.values import MAX_INT, Binding
+from letterlock.directory.servers import Servers
 from letterlock.policy.limits import ConnectionLimits
-from letterlock.runtime.engine import KINDS, choose, make_context, tls_floor
+from letterlock.runtime.kinds import KINDS, choose, make_context, tls_floor
 from letterlock.runtime.listeners import CLEAR, EXCEPTIONS_ONLY, IMPLICIT, Listeners, Wanted
 from letterlock.runtime.protocol_log import ProtocolLog
 
@@ -21,37 +22,8 @@ if TYPE_CHECKING:
     from letterlock.runtime.supervisor import Server
 
 
-class BackEnd:
-    """LetterlockImap4BE, LetterlockPop3BE: serves authenticated sessions while it runs."""
-
-    def __init__(self, server: Server, name: str) -> None:
-        self.server, self.name = server, name
-        self.running = False
-
-    async def start(self) -> None:
-        """From now on logins succeed."""
-        self.running = True
-        for worker in self.server.workers:
-            await worker.back_end(self.name, True, False)
-
-    async def stop(self) -> None:
-        """From now on logins are answered UNAVAILABLE, and its sessions end with the protocol's goodbye."""
-        if self.running:
-            self.running = False
-            await self.server.each(lambda w: w.back_end(self.name, False, True))
-
-    async def restart(self, force: bool) -> None:
-        """Sessions stay, unless `force`."""
-        if force:
-            await self.stop()
-        await self.start()
-
-    def reload(self) -> None:
-        """Nothing to read again."""
-
-
-class FrontEnd:
-    """LetterlockImap4, LetterlockPop3."""
+class Service:
+    """A front end: LetterlockImap4, LetterlockPop3."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.server, self.name = server, name
@@ -60,6 +32,7 @@ class FrontEnd:
         self.generation = 0
         self.settings: Any = None
         self.limits = ConnectionLimits(0, 0, 0)
+        self.user_limits = self.limits  # MaxConnectionsPerUser counts for front and back end together
         self.log: ProtocolLog | None = None
         self._listeners = Listeners(name, server.warn, self._accepted, server.ready)
 
@@ -82,10 +55,7 @@ class FrontEnd:
     async def _take_up(self) -> None:
         settings: Any = self.server.config.settings(self.kind.settings)
         self._check_certificate(settings)  # before anything has changed
-        wanted: Wanted = dict.fromkeys(settings.UnencryptedOrTLSBindings, CLEAR)
-        wanted.update(dict.fromkeys(settings.SSLBindings, IMPLICIT))
-        wanted.update(dict.fromkeys(settings.ExceptionsOnlyBindings, EXCEPTIONS_ONLY))
-        commit = self._listeners.bind(wanted)
+        commit = self._listeners.bind(self._wanted(settings))
         self.generation += 1
         self.settings = settings
         self._set_limits(settings)
@@ -95,6 +65,12 @@ class FrontEnd:
         self.running = True
         commit()
 
+    def _wanted(self, settings: Any) -> Wanted:
+        wanted: Wanted = dict.fromkeys(settings.UnencryptedOrTLSBindings, CLEAR)
+        wanted.update(dict.fromkeys(settings.SSLBindings, IMPLICIT))
+        wanted.update(dict.fromkeys(settings.ExceptionsOnlyBindings, EXCEPTIONS_ONLY))
+        return wanted
+
     def _set_limits(self, settings: Any) -> None:
         self.limits.total = settings.MaxConnections
         self.limits.per_address = settings.MaxConnectionFromSingleIP
@@ -103,6 +79,8 @@ class FrontEnd:
     def _set_log(self, settings: Any) -> None:
         self.flush()
         folder = Path(settings.LogFileLocation or self.server.config.data / "logs" / settings.ProtocolName.capitalize())
+        if self.kind.back:
+            folder = folder.with_name(folder.name + "BE")
         self.log = ProtocolLog(folder, settings.ProtocolName, settings) if settings.ProtocolLogEnabled else None
 
     async def stop(self) -> None:
@@ -130,3 +108,47 @@ class FrontEnd:
     def _accepted(self, sock: socket.socket, address: tuple[str, int], door: str) -> None:
         admitted = self.limits.admit(address[0])
         self.server.seat(sock, self, address[0], door, admitted)
+
+
+class BackEnd(Service):
+    """LetterlockImap4BE, LetterlockPop3BE: serves authenticated sessions while it runs.
+
+    Sessions of this server's own front end need no listener. Where other servers have joined, it listens at
+    ProxyTargetPort for what they hand over; on loopback, as they are all on one machine for now.
+    """
+
+    def __init__(self, server: Server, name: str, front: Service) -> None:
+        super().__init__(server, name)
+        self.user_limits = front.limits
+
+    async def start(self) -> None:
+        """From now on logins succeed."""
+        if not self.running:
+            await self._take_up()
+            await self.server.each(lambda w: w.back_end(self.name, True, False))
+
+    async def stop(self) -> None:
+        """From now on logins are answered UNAVAILABLE, and its sessions end with the protocol's goodbye."""
+        if self.running:
+            await super().stop()
+            await self.server.each(lambda w: w.back_end(self.name, False, True))
+
+    async def restart(self, force: bool) -> None:
+        """Sessions stay, unless `force`."""
+        if force:
+            await self.stop()
+        await self._take_up()
+        await self.server.each(lambda w: w.back_end(self.name, True, False))
+
+    def _check_certificate(self, settings: Any) -> None:
+        """The one for the organisation's servers is made when it is needed."""
+
+    def _wanted(self, settings: Any) -> Wanted:
+        if not Servers(self.server.config).all():
+            return {}
+        return {Binding("127.0.0.1", settings.ProxyTargetPort): IMPLICIT}
+
+    def _set_limits(self, settings: Any) -> None:
+        super()._set_limits(settings)
+        self.user_limits.per_user = settings.MaxConnectionsPerUser
+        self.limits.per_address = MAX_INT  # it would count the front end's address

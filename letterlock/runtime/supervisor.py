@@ -25,8 +25,9 @@ from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import SERVICES, Config
 from letterlock.directory.exceptions import LoginExceptions
 from letterlock.policy.exceptions import WARN_S
-from letterlock.runtime.engine import KINDS, Engine
-from letterlock.runtime.service import BackEnd, FrontEnd
+from letterlock.runtime.engine import Engine
+from letterlock.runtime.kinds import KINDS
+from letterlock.runtime.service import BackEnd, Service
 from letterlock.runtime.workers import LocalWorker, ProcessWorker
 from letterlock.store.sqlite import SqliteStore
 
@@ -39,7 +40,7 @@ CRASHES: Final = 5  # in a row within a minute: from then on a replacement waits
 class Seat(NamedTuple):
     """A connection that is counted."""
 
-    service: FrontEnd
+    service: Service
     address: str
     admitted: bool
     worker: LocalWorker | ProcessWorker
@@ -66,10 +67,11 @@ class Server:
             self.workers = [ProcessWorker(self, n + 1) for n in range(workers)]
         else:
             self.workers = [LocalWorker(self)]
-        self.services: dict[str, FrontEnd | BackEnd] = {}
-        for name, kind in KINDS.items():
-            self.services[name] = FrontEnd(self, name)
-            self.services[kind.back_end] = BackEnd(self, kind.back_end)
+        self.services: dict[str, Service] = {}
+        for name in (n for n, kind in KINDS.items() if not kind.back):
+            self.services[name] = Service(self, name)
+            back = KINDS[name].back_end
+            self.services[back] = BackEnd(self, back, self.services[name])
 
     async def open(self) -> None:
         """Start the workers; `Refused` when they cannot be."""
@@ -108,7 +110,7 @@ class Server:
         """Whether a connection could be served now."""
         return any(w.accepting for w in self.workers)
 
-    def seat(self, sock: socket.socket, service: FrontEnd, address: str, door: str, admitted: bool) -> None:
+    def seat(self, sock: socket.socket, service: Service, address: str, door: str, admitted: bool) -> None:
         """Give an accepted connection to a worker."""
         worker = self._choose(address)
         identity = next(self._identities)
@@ -138,13 +140,13 @@ class Server:
             seat.service.limits.release(seat.address)
         user = self._users.pop(identity, None)
         if user is not None:
-            seat.service.limits.leave(user)
+            seat.service.user_limits.leave(user)
             self._left(user, seat.worker)
 
     def enter(self, identity: int, user: str) -> bool:
         """Count a session of a user, unless its limit is reached."""
         seat = self._seats.get(identity)
-        if seat is None or identity in self._users or not seat.service.limits.enter(user):
+        if seat is None or identity in self._users or not seat.service.user_limits.enter(user):
             return False
         self._users[identity] = user
         places = self._places.setdefault(user, Counter())
@@ -202,7 +204,7 @@ class Server:
     def row(self, service: str, rows: bytes) -> None:
         """Rows of a protocol log."""
         front = self.services[service]
-        if isinstance(front, FrontEnd) and front.log is not None:
+        if front.log is not None:
             front.log.add(rows)
 
     # --- workers that die
@@ -233,10 +235,10 @@ class Server:
         try:
             await successor.start()
             for service in self.services.values():
+                if service.running:
+                    await successor.open(service.name, service.generation, service.settings)
                 if isinstance(service, BackEnd):
                     await successor.back_end(service.name, service.running, False)
-                elif service.running:
-                    await successor.open(service.name, service.generation, service.settings)
             successor.accepting = True
         except Refused as error:
             self.warn(error.text)  # its link is gone, too, so that the next try follows
@@ -268,7 +270,7 @@ class Server:
     async def start_automatic(self) -> None:
         """All whose start type is Automatic; back ends first, so that no early login is turned away."""
         automatic = [n for n, _, _ in SERVICES if self.config.start_type(n) is StartType.Automatic]
-        for name in sorted(automatic, key=lambda n: n in KINDS):
+        for name in sorted(automatic, key=lambda n: not KINDS[n].back):
             await self.start(name)
 
     def reload(self) -> None:
@@ -287,22 +289,20 @@ class Server:
         while True:
             await asyncio.sleep(1)
             for service in self.services.values():
-                if isinstance(service, FrontEnd):
-                    service.flush()
+                service.flush()
 
     async def close(self) -> None:
         """Stop everything, front ends first."""
         self._closing = True
         if self._reminder is not None:
             self._reminder.cancel()
-        for name in sorted(self.services, key=lambda n: n not in KINDS):
+        for name in sorted(self.services, key=lambda n: KINDS[n].back):
             await self.services[name].stop()
         for task in self._replacing:
             task.cancel()
         await self.each(lambda w: w.close())
         for service in self.services.values():
-            if isinstance(service, FrontEnd):
-                service.flush()
+            service.flush()
         await self.store.close()
 
 

@@ -21,7 +21,8 @@ from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
 from letterlock.runtime import privileges
-from letterlock.runtime.engine import KINDS, Engine, settings_of
+from letterlock.runtime.engine import Engine
+from letterlock.runtime.kinds import KINDS, settings_of
 from letterlock.runtime.link import SENDABLE, Link
 from letterlock.store.sqlite import SqliteStore
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from letterlock.base import declare
 from letterlock.base.errors import Refused
-from letterlock.runtime.engine import KINDS, Engine
+from letterlock.runtime.engine import Engine
+from letterlock.runtime.kinds import KINDS
 from letterlock.runtime.link import Link, pair
 from letterlock.runtime.privileges import raised
 

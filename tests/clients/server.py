@@ -31,11 +31,14 @@ def free_ports(count: int) -> list[int]:
 class Server:
     """One data directory; `start` and `kill` may be called again and again."""
 
-    def __init__(self, directory: Path, users: Sequence[str] = ("alice", "bob"), settings: str = "") -> None:
+    def __init__(
+        self, directory: Path, users: Sequence[str] = ("alice", "bob"), settings: str = "", server: str = "VM"
+    ) -> None:
         self.data = directory / "data"
         self.imap, self.imaps, self.pop, self.pops = free_ports(4)
         self.process: subprocess.Popen[str] | None = None
-        self.run("init", "--hostname", "localhost")
+        directory.mkdir(exist_ok=True)
+        self.run("init", "--hostname", "localhost", "--server", server)
         self.ca = self.data / "certificate.pem"
         self.users = [f"{u}@demo.test" for u in users]
         text = [f'New-Mailbox {u} -Password "{PASSWORD}"' for u in self.users]

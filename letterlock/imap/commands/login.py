@@ -72,13 +72,7 @@ async def _log_in(s: ImapSession, mechanism: Mechanism, user: str, password: byt
     except Refused:
         _count_failure(s)
         raise
-    s.user = welcome.mailbox
-    s.mail = welcome.mail
-    s.authenticated = True
-    s.failed_logins = 0
-    s.timeout = s.settings.AuthenticatedConnectionTimeout.seconds
-    s.reader.max_literals = s.settings.MaxCommandSize * 4
-    s.host.watch(s.mail)
+    await s.enter(welcome)
     from letterlock.imap.commands import capabilities
 
     return Done(b"CAPABILITY " + capabilities(s))
