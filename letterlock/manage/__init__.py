@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from letterlock.manage import (
+    administrators,
     certificates,
     connectivity,
     exceptions,
@@ -21,4 +22,5 @@ CMDLETS: Final = table(
     *certificates.CMDLETS,
     *connectivity.CMDLETS,
     *exceptions.CMDLETS,
+    *administrators.CMDLETS,
 )

@@ -58,7 +58,7 @@ class Context:
         """`-Server` and `-ComputerName` name this server; another is an error."""
         own = {self.config.server_name.lower(), self.config.fqdn.lower()}
         if name and name.lower() not in own:
-            raise Refused(f"there is no server '{name}' here; this one is {self.config.server_name}")
+            raise Refused(f"there is no server '{name}' here; this one is {self.config.server_name}", b"NONEXISTENT")
 
     def running_server(self) -> ServerControl:
         """The running server; `Refused` when there is none."""

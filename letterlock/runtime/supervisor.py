@@ -25,6 +25,7 @@ from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import SERVICES, Config
 from letterlock.directory.exceptions import LoginExceptions
 from letterlock.policy.exceptions import WARN_S
+from letterlock.runtime.admin import AdminService
 from letterlock.runtime.engine import KINDS, Engine
 from letterlock.runtime.service import BackEnd, FrontEnd
 from letterlock.runtime.workers import LocalWorker, ProcessWorker
@@ -66,7 +67,7 @@ class Server:
             self.workers = [ProcessWorker(self, n + 1) for n in range(workers)]
         else:
             self.workers = [LocalWorker(self)]
-        self.services: dict[str, FrontEnd | BackEnd] = {}
+        self.services: dict[str, FrontEnd | BackEnd | AdminService] = {}
         for name, kind in KINDS.items():
             self.services[name] = FrontEnd(self, name)
             self.services[kind.back_end] = BackEnd(self, kind.back_end)
@@ -235,7 +236,7 @@ class Server:
             for service in self.services.values():
                 if isinstance(service, BackEnd):
                     await successor.back_end(service.name, service.running, False)
-                elif service.running:
+                elif isinstance(service, FrontEnd) and service.running:
                     await successor.open(service.name, service.generation, service.settings)
             successor.accepting = True
         except Refused as error:
