@@ -76,6 +76,14 @@ _PYTHON: Final[Mapping[str, tuple[type, ...]]] = {
     "object": (dict,),
 }
 
+_WORDS: Final = {
+    "string": "a text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "array": "a list",
+    "object": "an object",
+}
+
 
 def mismatch(schema: Schema, value: Any) -> str:
     """Empty when the value has the schema's JSON type, else what is expected; enumerations are the reader's work."""
@@ -86,9 +94,7 @@ def mismatch(schema: Schema, value: Any) -> str:
         isinstance(value, _PYTHON[kind]) and (kind == "boolean" or not isinstance(value, bool)) for kind in kinds
     )
     if not fits:
-        return " or ".join(
-            {"boolean": "true or false", "integer": "a whole number", "string": "a text"}[k] for k in kinds
-        )
+        return " or ".join(_WORDS[kind] for kind in kinds)
     if isinstance(value, list):
         return next((f"a list, each item {m}" for m in (mismatch(schema["items"], v) for v in value) if m), "")
     if isinstance(value, dict):
