@@ -161,12 +161,12 @@ class Server:
         if places[worker]:
             return
         del places[worker]
-        if len(self.workers) > 1:
-            worker.share(user, False)
+        if not places:
+            del self._places[user]
+            return
+        worker.share(user, False)
         if len(places) == 1:
             next(iter(places)).share(user, False)
-        elif not places:
-            del self._places[user]
 
     async def connections(self) -> list[dict[str, str]]:
         """Every session, oldest first (manage.context.ServerControl)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 import subprocess
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 START_S: Final = 30.0  # a worker that is not ready by then is not going to be
 ANSWER_S: Final = 30.0
+# glibc would keep the 19 MiB of every password hash for the next one, in every thread of every worker
+MEMORY: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 NAMES: Final = tuple(KINDS)
 
 
@@ -104,7 +107,10 @@ class ProcessWorker:
         try:
             with raised():  # it gives root up by itself, once the interpreter has found its modules
                 self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                    [*command, str(self.server.config.data)], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
+                    [*command, str(self.server.config.data)],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    env={**MEMORY, **os.environ},
                 )
         except OSError as error:
             ours.close()
