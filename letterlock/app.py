@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from letterlock import demo
 from letterlock.base.errors import LetterlockError, Malformed, Refused
+from letterlock.base.settings import AdminSettings
 from letterlock.base.values import ListChange, Secret
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
@@ -27,9 +28,11 @@ from letterlock.directory.config import Config
 from letterlock.directory.servers import Peer, Servers
 from letterlock.faces.pipeline import Dispatch
 from letterlock.manage import CMDLETS
+from letterlock.manage.admission import Gate
 from letterlock.manage.context import Context
 from letterlock.manage.registry import invoke
 from letterlock.runtime import privileges
+from letterlock.runtime.admin import AdminService
 from letterlock.runtime.supervisor import Server, cores
 from letterlock.store.sqlite import SqliteStore
 
@@ -273,10 +276,26 @@ class _Control:
 # --- running
 
 
+def _administration(server: Server) -> AdminService:
+    """The REST interface; its libraries are loaded when it starts."""
+    gate = Gate(server.config)
+
+    def context(who: str) -> Context:
+        return Context(server.config, server.accounts, server.certificates, server.store, server, who)
+
+    def make(settings: AdminSettings, hosts: frozenset[str]) -> Any:
+        from letterlock.faces import rest
+
+        return rest.application(CMDLETS, context, gate, settings, hosts, server.incident)
+
+    return AdminService(server.config, server.certificates, server.warn, make)
+
+
 @asynccontextmanager
 async def _running(config: Config, workers: int) -> AsyncIterator[Server]:
     """A server with its automatic services, control socket and log writer."""
     server = Server(config, workers)
+    server.services["LetterlockAdmin"] = _administration(server)
     flusher = asyncio.create_task(server.flush_logs())
     control = None
     try:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from letterlock.base import declare
-from letterlock.base.settings import ImapSettings, PopSettings
+from letterlock.base.settings import AdminSettings, ImapSettings, PopSettings
 from letterlock.manage import CMDLETS
 from letterlock.manage.settings import _words
 
@@ -24,7 +24,12 @@ def settings_page() -> str:
     ]
     lines[-1] = "protocol's services are restarted. Defaults are those of a new data directory without `--port-offset`."
     later: list[str] = []
-    for kind, title in ((ImapSettings, "IMAP4 (Set-ImapSettings)"), (PopSettings, "POP3 (Set-PopSettings)")):
+    kinds = (
+        (ImapSettings, "IMAP4 (Set-ImapSettings)"),
+        (PopSettings, "POP3 (Set-PopSettings)"),
+        (AdminSettings, "Administration (Set-AdminSettings)"),
+    )
+    for kind, title in kinds:
         lines += [
             "",
             f"## {title}",

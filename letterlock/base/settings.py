@@ -8,8 +8,9 @@ All take effect when the protocol's services are restarted, as in Exchange.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from letterlock.base import values
@@ -91,7 +92,19 @@ def _many(value: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientAccessSettings:
+class Settings:
+    """What every declared object of settings can do."""
+
+    def settled(self, old: Any) -> Self:
+        """What it is after a change from `old`, where that makes a difference."""
+        return self
+
+    def check(self) -> None:
+        """What only the whole object can tell; raises `Malformed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAccessSettings(Settings):
     """What IMAP4 and POP3 have in common."""
 
     ProtocolName: str = setting("", "The protocol.", read_only=True)
@@ -203,7 +216,7 @@ class ClientAccessSettings:
         if both:
             raise Malformed(f"{min(both)} is in both SSLBindings and UnencryptedOrTLSBindings; it can only be in one")
 
-    def settled(self, old: ClientAccessSettings) -> Self:
+    def settled(self, old: Any) -> Self:
         """After a change from `old`: what decides while a rule is only reported stays what was enforced before.
 
         Report-only can so never let in what was refused until then.
@@ -241,6 +254,50 @@ class PopSettings(ClientAccessSettings):
     MessageRetrievalSortOrder: SortOrder = setting(
         SortOrder.Ascending, "Numbering: oldest message first, or newest first."
     )
+
+
+def _everywhere(value: tuple[Binding, ...]) -> str:
+    outside = [str(b) for b in value if not ipaddress.ip_address(b.address).is_loopback]
+    return f"other machines can reach the administration at {', '.join(outside)}" if outside else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSettings(Settings):
+    """Get-AdminSettings, Set-AdminSettings; service LetterlockAdmin (REST over HTTPS, docs/rest.md)."""
+
+    ProtocolName: str = setting("REST", "The protocol.", read_only=True)
+    SSLBindings: tuple[Binding, ...] = setting(
+        (), "Where HTTPS is served; the default is 127.0.0.1, port 443 and the port offset.", weaker=_everywhere
+    )
+    X509CertificateName: str = setting("", "Host name by which the certificate is chosen.", read=_certificate_name)
+    AllowedHosts: tuple[str, ...] = setting(
+        (),
+        "Host names a request may be addressed to, besides X509CertificateName, the server's own names and localhost "
+        "(the Host header is checked, which ends DNS rebinding).",
+        read=host_name,
+    )
+    MaxConnections: int = setting(100, "Connections at a time.", range=(1, 10000))
+    MaxRequestSize: ByteSize = setting(
+        ByteSize(1 << 20), "Longest request body.", range=(ByteSize(4096), ByteSize(16 << 20))
+    )
+    RequestTimeout: TimeSpan = setting(
+        TimeSpan(30),
+        "Time in which a request must have arrived, and a peer that reads slowly must go on.",
+        range=(TimeSpan(5), TimeSpan(600)),
+    )
+    SessionTimeout: TimeSpan = setting(
+        TimeSpan(8 * 3600), "How long a log-on by password lasts.", range=(TimeSpan(300), DAY)
+    )
+
+    def check(self) -> None:
+        """What only the whole object can tell; raises `Malformed`."""
+        if not self.SSLBindings:
+            raise Malformed("SSLBindings: at least one is needed; to serve nothing, use: Stop-Service LetterlockAdmin")
+
+
+def admin_defaults(hostname: str, port_offset: int = 0) -> AdminSettings:
+    """The administration's settings of a new data directory for server `hostname`: loopback only."""
+    return AdminSettings(SSLBindings=(Binding("127.0.0.1", 443 + port_offset),), X509CertificateName=hostname)
 
 
 def defaults(cls: type[ClientAccessSettings], hostname: str, port_offset: int = 0) -> ClientAccessSettings:

@@ -119,7 +119,7 @@ class Accounts:
             return [a for a, keys in names if any(fnmatch.fnmatchcase(k, escaped) for k in keys)]
         found = [a for a, keys in names if wanted in keys]
         if not found:
-            raise Refused(f"there is no mailbox '{pattern}'")
+            raise Refused(f"there is no mailbox '{pattern}'", b"NONEXISTENT")
         return found
 
     def one(self, identity: str) -> Account:
@@ -159,7 +159,7 @@ class Accounts:
         )
         taken = self._config.db.execute("SELECT 1 FROM account WHERE address = ?", (address,)).fetchone()
         if taken:
-            raise Refused(f"there is a mailbox {address} already")
+            raise Refused(f"there is a mailbox {address} already", b"ALREADYEXISTS")
         with self._config.transaction(who, f"New-Mailbox {address}"):
             self._config.db.execute(
                 f"INSERT INTO account ({self._COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constant

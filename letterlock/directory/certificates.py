@@ -112,7 +112,7 @@ class Certificates:
         for certificate in self.all():
             if certificate.thumbprint == wanted:
                 return certificate
-        raise Refused(f"there is no certificate with thumbprint {thumbprint}")
+        raise Refused(f"there is no certificate with thumbprint {thumbprint}", b"NONEXISTENT")
 
     def create(
         self,

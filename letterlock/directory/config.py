@@ -19,10 +19,17 @@ import apsw
 
 from letterlock.base import declare
 from letterlock.base.errors import Malformed, Refused
-from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings, defaults
+from letterlock.base.settings import (
+    AdminSettings,
+    ImapSettings,
+    PopSettings,
+    Settings,
+    admin_defaults,
+    defaults,
+)
 from letterlock.base.values import StartType, host_name, parse_enum
 
-S = TypeVar("S", bound=ClientAccessSettings)
+S = TypeVar("S", bound=Settings)
 
 # (name, Exchange's name, display name); the order of Get-Service
 SERVICES: Final = (
@@ -30,6 +37,7 @@ SERVICES: Final = (
     ("LetterlockImap4BE", "MSExchangeIMAP4BE", "Letterlock IMAP4 Backend"),
     ("LetterlockPop3", "MSExchangePop3", "Letterlock POP3"),
     ("LetterlockPop3BE", "MSExchangePOP3BE", "Letterlock POP3 Backend"),
+    ("LetterlockAdmin", "LetterlockAdmin", "Letterlock Administration"),
 )
 
 # Numbered from 1; user_version of the file says how many have been applied. Never change one that was released.
@@ -58,6 +66,14 @@ MIGRATIONS: Final = (
     CREATE INDEX sighting_last ON sighting (kind, last);
     CREATE TABLE server (name TEXT PRIMARY KEY COLLATE NOCASE, fqdn TEXT NOT NULL, data TEXT NOT NULL,
       certificate TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE administrator (
+      id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, role TEXT NOT NULL, enabled INTEGER NOT NULL,
+      created TEXT NOT NULL, password_hash TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE administrator_token (
+      id TEXT PRIMARY KEY, administrator TEXT NOT NULL, hash BLOB NOT NULL UNIQUE, description TEXT NOT NULL,
+      created TEXT NOT NULL, expires TEXT NOT NULL, last_used TEXT NOT NULL, last_address TEXT NOT NULL) WITHOUT ROWID;
     """,
 )
 
@@ -180,7 +196,10 @@ class Config:
 
     def settings(self, kind: type[S]) -> S:
         """The stored settings of a service pair."""
-        found = declare.restored(kind, self._get(kind.__name__))
+        rows = self._get(kind.__name__)
+        if kind is AdminSettings:  # a directory that is older than this service has no rows of it
+            rows = declare.stored(admin_defaults(self.fqdn, self.port_offset)) | rows
+        found = declare.restored(kind, rows)
         return found.settled(found)
 
     def change(self, kind: type[S], changes: Mapping[str, object], who: str) -> dict[str, tuple[object, object]]:

@@ -57,7 +57,7 @@ class Verifier:
                 return account
         stored = account.password_hash if account else self._nobody
         loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._executor, _matches, stored, secret)
+        right = await loop.run_in_executor(self._executor, matches, stored, secret)
         if account is None or not right:
             return None
         while len(self._known) >= REMEMBERED:
@@ -72,11 +72,12 @@ class Verifier:
         loop = asyncio.get_running_loop()
         found = False
         for stored in (hashes + [self._nobody] * RETIRED)[:RETIRED]:
-            found = await loop.run_in_executor(self._executor, _matches, stored, password.reveal()) or found
+            found = await loop.run_in_executor(self._executor, matches, stored, password.reveal()) or found
         return found
 
 
-def _matches(stored: str, password: bytes) -> bool:
+def matches(stored: str, password: bytes) -> bool:
+    """Whether `password` made the stored hash."""
     try:
         return HASHER.verify(stored, password)
     except (Argon2Error, InvalidHashError):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from letterlock import __version__
 from letterlock.base.errors import LetterlockError, Malformed
 from letterlock.base.values import Secret
-from letterlock.faces import output, pipeline
+from letterlock.faces import output, pipeline, remote
 from letterlock.manage import CMDLETS
 from letterlock.manage.registry import Cmdlet
 
@@ -27,6 +27,7 @@ USAGE = """usage: letterlock COMMAND [--data DIR] …
   shell [-c TEXT]… [-f FILE]                               management shell
   help [CMDLET]                                            parameters of a cmdlet; without one, all cmdlets
   CMDLET [--parameter VALUE]… [--output table|list|json|csv]
+  --url https://HOST:PORT --credential USER [--cacert FILE] CMDLET … or shell …   on another machine
   --version
 """
 
@@ -124,6 +125,7 @@ def _run(options: Options, program: Program) -> int:
     if options.flag("--version"):
         print(f"letterlock {__version__}")
         return 0
+    program = remote.reached(options, program)
     data = Path(options.one("--data") or os.environ.get("LETTERLOCK_DATA") or default_data()).absolute()
     if not options.words or options.words[0] in ("--help", "-h"):
         print(USAGE, end="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from letterlock.manage import (
+    administrators,
     certificates,
     connectivity,
     exceptions,
@@ -23,4 +24,5 @@ CMDLETS: Final = table(
     *connectivity.CMDLETS,
     *exceptions.CMDLETS,
     *servers.CMDLETS,
+    *administrators.CMDLETS,
 )

@@ -74,7 +74,7 @@ class Context:
         own = {self.config.server_name.lower(), self.config.fqdn.lower()}
         if name and name.lower() not in own:
             known = ", ".join([self.config.server_name, *(p.name for p in Servers(self.config).all())])
-            raise Refused(f"there is no server '{name}' here; there is: {known}")
+            raise Refused(f"there is no server '{name}' here; there is: {known}", b"NONEXISTENT")
 
     def running_server(self) -> ServerControl:
         """The running server; `Refused` when there is none."""

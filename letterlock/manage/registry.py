@@ -83,6 +83,7 @@ class Parameter:
     switch: bool = False
     type_name: str = "String"
     default: str = ""
+    allowed: tuple[Any, Any] | None = None  # least and greatest value
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def _find(c: Context, p: dict[str, Any]) -> list[tuple[str, str, str]]:
             elif fnmatch.fnmatchcase(exchange.lower(), escaped):
                 matches.append((name, exchange, display))
         if not matches and not any(ch in pattern for ch in "*?"):
-            raise Refused(f"there is no service '{pattern}'")
+            raise Refused(f"there is no service '{pattern}'", b"NONEXISTENT")
         found += [m for m in matches if m not in found]
     return found
 

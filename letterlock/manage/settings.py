@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any, Final
 
 from letterlock.base import declare
-from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings
+from letterlock.base.settings import AdminSettings, ClientAccessSettings, ImapSettings, PopSettings
 from letterlock.manage.context import Context
 from letterlock.manage.registry import Cmdlet, Parameter, Row
 
 _SERVER: Final = Parameter("Server", "This server's name.", pipeline=False)
 
 
-def _pair(kind: type[ClientAccessSettings], noun: str, service: str) -> tuple[Cmdlet, Cmdlet]:
+def _pair(
+    kind: type[ClientAccessSettings] | type[AdminSettings], noun: str, service: str, restart: str = ""
+) -> tuple[Cmdlet, Cmdlet]:
     declared = declare.fields(kind)
+    restart = restart or f"{service}, {service}BE"
 
     async def get(c: Context, p: dict[str, Any]) -> list[Row]:
         c.check_server(p.get("Server", ""))
         settings = c.config.settings(kind)
         properties = {name: getattr(settings, name) for name in declared}
-        if not properties["LogFileLocation"]:
+        if isinstance(settings, ClientAccessSettings) and not settings.LogFileLocation:
             properties["LogFileLocation"] = str(c.config.data / "logs" / settings.ProtocolName.capitalize())
         properties["Server"] = c.config.server_name
         return [Row(properties)]
@@ -43,7 +46,7 @@ def _pair(kind: type[ClientAccessSettings], noun: str, service: str) -> tuple[Cm
             text = weaker(new) if weaker else ""
             if text:
                 c.warn(f"{name}: {text}")
-        c.warn(f"changes take effect when the services are restarted: Restart-Service {service}, {service}BE")
+        c.warn(f"changes take effect when the services are restarted: Restart-Service {restart}")
         return []
 
     parameters = tuple(
@@ -53,6 +56,7 @@ def _pair(kind: type[ClientAccessSettings], noun: str, service: str) -> tuple[Cm
             lambda v: v,
             type_name=d.type_name,
             default=_words(d.default),
+            allowed=d.setting.range,
         )
         for name, d in declared.items()
         if not d.setting.read_only
@@ -71,4 +75,5 @@ def _words(value: object) -> str:
 CMDLETS: Final = (
     *_pair(PopSettings, "PopSettings", "LetterlockPop3"),
     *_pair(ImapSettings, "ImapSettings", "LetterlockImap4"),
+    *_pair(AdminSettings, "AdminSettings", "LetterlockAdmin", "LetterlockAdmin"),
 )

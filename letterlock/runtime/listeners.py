@@ -47,7 +47,7 @@ class Listeners:
         try:
             for binding in wanted:
                 if binding not in self._sockets:
-                    sock = self._socket(binding)
+                    sock = self.bound(binding)
                     if sock is not None:
                         new[binding] = sock
         except Refused:
@@ -74,7 +74,8 @@ class Listeners:
             sock.close()
         self._sockets.clear()
 
-    def _socket(self, binding: Binding) -> socket.socket | None:
+    def bound(self, binding: Binding) -> socket.socket | None:
+        """A socket that listens; None where the host has no IPv6 at all; `Refused` with one clear line."""
         family = socket.AF_INET6 if binding.ipv6 else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)

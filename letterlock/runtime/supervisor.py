@@ -25,6 +25,7 @@ from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import SERVICES, Config
 from letterlock.directory.exceptions import LoginExceptions
 from letterlock.policy.exceptions import WARN_S
+from letterlock.runtime.admin import AdminService
 from letterlock.runtime.engine import Engine
 from letterlock.runtime.kinds import KINDS
 from letterlock.runtime.service import BackEnd, Service
@@ -67,11 +68,11 @@ class Server:
             self.workers = [ProcessWorker(self, n + 1) for n in range(workers)]
         else:
             self.workers = [LocalWorker(self)]
-        self.services: dict[str, Service] = {}
+        self.services: dict[str, Service | AdminService] = {}
         for name in (n for n, kind in KINDS.items() if not kind.back):
-            self.services[name] = Service(self, name)
+            front = self.services[name] = Service(self, name)
             back = KINDS[name].back_end
-            self.services[back] = BackEnd(self, back, self.services[name])
+            self.services[back] = BackEnd(self, back, front)
 
     async def open(self) -> None:
         """Start the workers; `Refused` when they cannot be."""
@@ -204,7 +205,7 @@ class Server:
     def row(self, service: str, rows: bytes) -> None:
         """Rows of a protocol log."""
         front = self.services[service]
-        if front.log is not None:
+        if isinstance(front, Service) and front.log is not None:
             front.log.add(rows)
 
     # --- workers that die
@@ -235,7 +236,7 @@ class Server:
         try:
             await successor.start()
             for service in self.services.values():
-                if service.running:
+                if isinstance(service, Service) and service.running:
                     await successor.open(service.name, service.generation, service.settings)
                 if isinstance(service, BackEnd):
                     await successor.back_end(service.name, service.running, False)
@@ -270,7 +271,7 @@ class Server:
     async def start_automatic(self) -> None:
         """All whose start type is Automatic; back ends first, so that no early login is turned away."""
         automatic = [n for n, _, _ in SERVICES if self.config.start_type(n) is StartType.Automatic]
-        for name in sorted(automatic, key=lambda n: not KINDS[n].back):
+        for name in sorted(automatic, key=lambda n: n in KINDS and not KINDS[n].back):
             await self.start(name)
 
     def reload(self) -> None:
@@ -289,20 +290,22 @@ class Server:
         while True:
             await asyncio.sleep(1)
             for service in self.services.values():
-                service.flush()
+                if isinstance(service, Service):
+                    service.flush()
 
     async def close(self) -> None:
         """Stop everything, front ends first."""
         self._closing = True
         if self._reminder is not None:
             self._reminder.cancel()
-        for name in sorted(self.services, key=lambda n: KINDS[n].back):
+        for name in sorted(self.services, key=lambda n: n in KINDS and KINDS[n].back):
             await self.services[name].stop()
         for task in self._replacing:
             task.cancel()
         await self.each(lambda w: w.close())
         for service in self.services.values():
-            service.flush()
+            if isinstance(service, Service):
+                service.flush()
         await self.store.close()
 
 
