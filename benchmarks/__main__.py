@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import workloads
+from benchmarks import logs, workloads
 from benchmarks.peers import PEERS, Letterlock, Peer, TunedDovecot
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--idle", type=int, default=500, help="idle connections; 0 leaves that row out")
     parser.add_argument("--only", nargs="*", default=[], help="workloads to run")
+    parser.add_argument("--log-lines", type=int, default=1_000_000, help="log analysis; 0 leaves it out")
     parser.add_argument("--peers", nargs="*", default=[p.name for p in PEERS])
     options = parser.parse_args()
     chosen = [w for w in workloads.WORKLOADS if not options.only or w.key in options.only]
@@ -104,6 +105,8 @@ def main() -> int:
         finally:
             for peer in peers:
                 peer.stop()
+    if options.log_lines and not options.only:
+        rows += logs.run(options.log_lines, options.rounds)
     report = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "python": platform.python_version(),

@@ -18,7 +18,7 @@ from letterlock import sasl
 from letterlock.base.errors import Malformed, Refused
 from letterlock.base.values import Protocol, SortOrder
 from letterlock.policy.login import USER_PASS, Channel, LoginAttempt, LoginRules, Mechanism, decide, offered
-from letterlock.session import Host, Next, Password, Stop, Welcome
+from letterlock.session import Host, Next, Password, Stop, Welcome, tls_note
 from letterlock.store.api import Column, Folder, MailStore
 
 MAX_BAD: Final = 10
@@ -65,6 +65,7 @@ class Pop3Session:
         self.ending = self.upgrading = self.relayed = self._eof = False
         self.name = ""
         self._named: str | None = None
+        self._tried = ""  # the user of the last attempt; for the log
         self._bad = self._failed = 0
 
     # --- the driver's side
@@ -154,6 +155,7 @@ class Pop3Session:
         parameters = b"*****"
         if self.exchange is not None:
             command = "auth"
+            parameters = self.exchange[0].name + (b" *****" if line != b"*" else b"")
             answer = await self._guarded(self._continue(line))
         elif line.startswith(FOREIGN):
             self.out.append(b"-ERR This is a POP3 server.\r\n")
@@ -166,7 +168,9 @@ class Pop3Session:
             if command not in ("pass", "auth", "apop"):
                 parameters = argument
             elif command == "auth":
-                parameters = argument.split(b" ")[0]
+                mechanism, _, initial = argument.partition(b" ")
+                if mechanism.isascii() and mechanism.replace(b"-", b"").isalnum() and len(mechanism) <= 40:
+                    parameters = mechanism.upper() + (b" *****" if initial else b"")
             answer = await self._guarded(self._command(word.upper(), argument))
         if not answer:
             return
@@ -174,7 +178,11 @@ class Pop3Session:
         if self.host.logging:
             sent = sum(map(len, self.out[before:]))
             result = b"R=ok" if answer.startswith(b"+OK") else b'R="' + answer.split(b"\r\n")[0] + b'"'
-            self.host.note(command.encode(), parameters, result, len(line), sent, self.user or self._named or "")
+            user = self.user or self._named or ""
+            if command in ("user", "pass", "auth"):
+                result += tls_note(self.channel)
+                user = user or self._tried
+            self.host.note(command.encode(), parameters, result, len(line), sent, user)
 
     async def _guarded(self, work: Awaitable[bytes]) -> bytes:
         try:
@@ -250,6 +258,7 @@ class Pop3Session:
 
     async def _log_in(self, mechanism: Mechanism, user: str, password: bytes) -> bytes:
         attempt = LoginAttempt(Protocol.POP3, self.channel, mechanism, user)
+        self._tried = user
         secret = Password(password)
         decision = decide(attempt, self.rules)
         try:

@@ -40,6 +40,19 @@ class Stop(enum.Enum):
     FAILURE = enum.auto()  # an exception of ours: the log has the traceback
 
 
+def tls_note(channel: Channel) -> bytes:
+    """What a login's row in the protocol log says of its channel: `;Tls=none`, `;Tls=starttls:TLSv1.3`, …
+
+    Where a proxy that we believe speaks for its client, the client's own channel counts: `;Tls=proxy`.
+    """
+    if not channel.protected:
+        return b";Tls=none"
+    if channel.trusted_hop and channel.client_tls is not None:
+        return b";Tls=proxy"
+    version = b":" + channel.version.encode("ascii", "replace") if channel.version else b""
+    return b";Tls=" + channel.tls.value.encode("ascii") + version
+
+
 class Password:
     """A password on its way from the wire to the verifier; prints as ***."""
 

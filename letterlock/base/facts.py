@@ -43,6 +43,7 @@ class LoginFact(NamedTuple):
     tls_version: str = ""
     text: str = ""  # what the client was told, where the log has it
     origin: Origin = Origin("")
+    sent: bool = True  # False: refused before the credentials crossed the network
 
 
 class SettingFact(NamedTuple):

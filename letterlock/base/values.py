@@ -38,6 +38,7 @@ class Protocol(enum.Enum):
     IMAP4 = "IMAP4"
     POP3 = "POP3"
     SMTP = "SMTP"
+    SIEVE = "SIEVE"  # ManageSieve; only seen in logs of other servers
 
 
 class Tls(enum.Enum):

@@ -6,8 +6,8 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from letterlock.base.errors import LetterlockError, Malformed
 from letterlock.base.values import Secret
 from letterlock.faces import output, pipeline, remote
 from letterlock.manage import CMDLETS
+from letterlock.manage.here import Local
 from letterlock.manage.registry import Cmdlet
 
 USAGE = """usage: letterlock COMMAND [--data DIR] …
@@ -193,9 +194,10 @@ def _shell(options: Options, data: Path, program: Program) -> int:
 
 
 async def _texts(texts: list[str], data: Path, program: Program) -> int:
-    async with program.dispatcher(data) as dispatch:
+    async with _local(data, program) as dispatch:
         for text in texts:
             await pipeline.run(text, dispatch)
+            _last_words(dispatch, "")
     return 0
 
 
@@ -248,11 +250,33 @@ def _cmdlet(name: str, options: Options, data: Path, program: Program) -> int:
 async def _one(
     cmdlet: Cmdlet, named: dict[str, Any], positional: list[Any], form: str, data: Path, program: Program
 ) -> int:
-    async with program.dispatcher(data) as dispatch:
+    async with _local(data, program) as dispatch:
         items = await dispatch(cmdlet.name, named, positional, None)
         sys.stdout.write(output.render(items, form))
+        _last_words(dispatch, form)
     # a test that failed is for monitoring to see
     return 1 if any(item["properties"].get("Result") == "Failure" for item in items) else 0
+
+
+@asynccontextmanager
+async def _local(data: Path, program: Program) -> AsyncIterator[Local]:
+    """Cmdlets that work here stay here; the server, or its data directory, is opened for the first that needs it."""
+    async with AsyncExitStack() as stack:
+        opened: list[pipeline.Dispatch] = []
+
+        async def server(name: str, named: dict[str, Any], positional: list[Any], piped: Any) -> list[Any]:
+            if not opened:
+                opened.append(await stack.enter_async_context(program.dispatcher(data)))
+            return await opened[0](name, named, positional, piped)
+
+        yield Local(CMDLETS, server, lambda text: print(output.clean(text), file=sys.stderr))
+
+
+def _last_words(dispatch: Local, form: str) -> None:
+    """Below a table or list; beside what a program reads."""
+    for line in dispatch.last_words:
+        print(output.clean(line), file=sys.stderr if form in ("json", "csv") else sys.stdout)
+    dispatch.last_words.clear()
 
 
 def _parameters(cmdlet: Cmdlet, words: list[str]) -> tuple[dict[str, Any], list[Any]]:

@@ -15,7 +15,7 @@ from letterlock.imap import grammar, reply
 from letterlock.imap.reader import Args, Literal, Reader, TooLong
 from letterlock.imap.selected import Selected
 from letterlock.policy.login import Channel, LoginRules
-from letterlock.session import Host, Next, Stop, Welcome
+from letterlock.session import Host, Next, Stop, Welcome, tls_note
 from letterlock.store.api import MailStore
 
 MAX_BAD: Final = 10  # commands in a row that make no sense, before the session is ended
@@ -244,7 +244,9 @@ class ImapSession:
                 raise Malformed("expected a tag, a space and a command")
             self.tag = tag[0]
             row, args = self._row(command, tag.end() + 1)
-            parameters = b"*****" if self.name in (b"LOGIN", b"AUTHENTICATE") else args.data[args.at :]
+            parameters = args.data[args.at :]
+            if self.name in (b"LOGIN", b"AUTHENTICATE"):
+                parameters = self._masked(parameters)
             parameters = parameters.strip()
             line = await self._run(row, args)
             self._bad = 0
@@ -263,11 +265,23 @@ class ImapSession:
         if self.host.logging:
             sent = sum(map(len, self.out)) - before
             result = b"R=OK" if line[len(self.tag) + 1 : len(self.tag) + 3] == b"OK" else b'R="' + line[:-2] + b'"'
+            user = self.user
+            if self.name in (b"LOGIN", b"AUTHENTICATE"):
+                user = user or self.last_user
+                result += tls_note(self.channel)
             if self.name == b"LOGIN":
-                parameters = reply.text(self.user or self.last_user) + b" *****"
-            self.host.note(self.name.lower(), parameters, result, size, max(sent, len(line)), self.user)
+                parameters = reply.text(user) + b" *****"
+            self.host.note(self.name.lower(), parameters, result, size, max(sent, len(line)), user)
 
     last_user = ""  # as given in the last attempt; for the log
+
+    def _masked(self, parameters: bytes) -> bytes:
+        """What the log shows of LOGIN's and AUTHENTICATE's: the mechanism, and whether credentials came with it."""
+        self.last_user = ""
+        mechanism, _, initial = parameters.strip().partition(b" ")
+        if self.name == b"LOGIN" or not grammar.TAG.fullmatch(mechanism[:40]):
+            return b"*****"
+        return mechanism[:40].upper() + (b" *****" if initial else b"")
 
     def note(self, command: bytes, parameters: bytes, context: bytes, size: int) -> None:
         """A log row outside the usual way."""

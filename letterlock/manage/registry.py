@@ -96,6 +96,7 @@ class Cmdlet:
     parameters: tuple[Parameter, ...] = ()
     changes: bool = False
     aliases: tuple[str, ...] = field(default=())
+    here: Callable[[Any, dict[str, Any]], Awaitable[list[Row]]] | None = None  # takes a manage.here.Local: see there
 
     @property
     def all_parameters(self) -> tuple[Parameter, ...]:

@@ -12,7 +12,7 @@ from letterlock.imap import reply
 from letterlock.imap.reader import Args
 from letterlock.imap.session import MAX_FAILED_LOGINS, Done, ImapSession
 from letterlock.policy.login import LOGIN_COMMAND, LoginAttempt, Mechanism, decide
-from letterlock.session import Password
+from letterlock.session import Password, tls_note
 
 
 def no_arguments(_args: Args) -> None:
@@ -129,6 +129,8 @@ def _refused(s: ImapSession, mechanism: Mechanism, exchange: sasl.Exchange, init
             user, password = step.user, Password(step.password)
     except Malformed:
         pass  # nothing that could be a password
+    if user:
+        s.last_user = user
     s.host.refused(LoginAttempt(Protocol.IMAP4, s.channel, mechanism, user), password)
 
 
@@ -162,6 +164,7 @@ class _Exchange:
             answer = s.tag + b" NO [" + error.code + b"] " + reply.text(error.text) + b"\r\n"
         s.out.insert(len(s.out) - 1 if s.ending else len(s.out), answer)
         if s.host.logging:
-            result = b"R=OK" if s.authenticated else b'R="' + answer[:-2] + b'"'
-            s.host.note(b"authenticate", self.mechanism.name, result, len(line), len(answer), s.user)
+            result = (b"R=OK" if s.authenticated else b'R="' + answer[:-2] + b'"') + tls_note(s.channel)
+            shown = self.mechanism.name + (b" *****" if line != b"*" else b"")
+            s.host.note(b"authenticate", shown, result, len(line), len(answer), s.user or s.last_user)
         return True
