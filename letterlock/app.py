@@ -7,10 +7,12 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import resource
 import shutil
 import signal
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -203,8 +205,21 @@ async def _forward(
     return [row.wire() for row in rows], context.messages
 
 
-def _who() -> str:
-    return f"uid {os.getuid()}"
+def _who(uid: int | None = None) -> str:
+    """Who acts, for the audit trail: this process, or the one at the other end of the control socket."""
+    uid = os.getuid() if uid is None else uid
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    sock = writer.get_extra_info("socket")
+    if not hasattr(socket, "SO_PEERCRED") or sock is None:
+        return _who()
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return _who(struct.unpack("3i", credentials)[1])
 
 
 def _answered(answer: dict[str, Any]) -> list[Any]:
@@ -251,13 +266,13 @@ class _Control:
         """One client: a line of JSON a request, a line of JSON an answer."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
             while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                writer.write(json.dumps(await self._answer(line, _peer(writer))).encode() + b"\n")
                 await writer.drain()
         writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes, who: str) -> dict[str, Any]:
         s = self.server
-        context = Context(s.config, s.accounts, s.certificates, s.store, s, _who(), forward=_forward)
+        context = Context(s.config, s.accounts, s.certificates, s.store, s, who, forward=_forward)
         try:
             request = json.loads(line)
             named = {str(k): _rich(v) for k, v in request["named"].items()}

@@ -1,4 +1,4 @@
-"""Mailboxes as accounts: identity, switches, password hash, exposure. The rows live in `config.py`'s file.
+"""Mailboxes as accounts: identity, switches, quotas, password hash, exposure. The rows live in `config.py`'s file.
 
 An account's id is random and names its mailbox file, so that nothing a person types becomes a path. Look-ups by login
 name are cached and forgotten whenever any process writes to the file.
@@ -15,8 +15,9 @@ import unicodedata
 from typing import Any, Final
 
 from letterlock.base.errors import Malformed, Refused
-from letterlock.base.values import MimeFormat, enum_name, parse_enum
+from letterlock.base.values import ByteSize, MimeFormat, enum_name, parse_enum
 from letterlock.directory.config import Config, now
+from letterlock.store.api import Quota
 
 MAX_ADDRESS: Final = 254  # RFC 5321 §4.5.3.1
 MAX_PASSWORD: Final = 1024
@@ -43,6 +44,25 @@ class Switches:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """What a mailbox may hold: from the first on its owner is warned, beyond the second nothing more is taken."""
+
+    IssueWarningQuota: ByteSize = ByteSize(-1)
+    ProhibitSendReceiveQuota: ByteSize = ByteSize(-1)
+
+    def check(self) -> None:
+        """`Malformed` when the warning would never come."""
+        warning, limit = self.IssueWarningQuota, self.ProhibitSendReceiveQuota
+        if not warning.unlimited and not limit.unlimited and warning > limit:
+            raise Malformed(f"IssueWarningQuota: {warning} is more than ProhibitSendReceiveQuota, {limit}")
+
+    def store(self) -> Quota:
+        """As the store wants it."""
+        warning, limit = self.IssueWarningQuota, self.ProhibitSendReceiveQuota
+        return Quota(None if limit.unlimited else limit.octets, None if warning.unlimited else warning.octets)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A mailbox that may log in."""
 
@@ -52,6 +72,8 @@ class Account:
     display_name: str
     created: str
     switches: Switches
+    quotas: Quotas = Quotas()
+    proxies: tuple[str, ...] = ()  # further addresses by which it is found and may log in
     password_hash: str = dataclasses.field(repr=False)
 
 
@@ -71,6 +93,30 @@ def check_password(text: str) -> str:
     return text
 
 
+def check_name(parameter: str, text: str, most: int) -> str:
+    """A display name or alias: something, bounded, no control characters; `Malformed` otherwise."""
+    name = unicodedata.normalize("NFC", text.strip())
+    if not name or len(name) > most or any(unicodedata.category(ch) in ("Cc", "Cs", "Zl", "Zp") for ch in name):
+        raise Malformed(f"{parameter}: must have 1 to {most} characters, and no control characters")
+    return name
+
+
+def check_alias(text: str) -> str:
+    """A short name that is one word and no pattern; `Malformed` otherwise."""
+    alias = check_name("Alias", text, 64)
+    if any(ch.isspace() or ch in '@*?,;:<>()[]\\"' for ch in alias):
+        raise Malformed('Alias: is one word, without blanks and without any of @ * ? , ; : < > ( ) [ ] \\ "')
+    return alias
+
+
+def _quotas_json(quotas: Quotas) -> str:
+    return json.dumps({name: value.octets for name, value in _quota_items(quotas)})
+
+
+def _quota_items(quotas: Quotas) -> list[tuple[str, ByteSize]]:
+    return [(f.name, getattr(quotas, f.name)) for f in dataclasses.fields(quotas)]
+
+
 def _switches_json(switches: Switches) -> str:
     return json.dumps({k: v if isinstance(v, bool) else enum_name(v) for k, v in dataclasses.asdict(switches).items()})
 
@@ -84,7 +130,9 @@ def _switches(text: str) -> Switches:
 class Accounts:
     """All accounts of one data directory."""
 
-    _COLUMNS: Final = "id, address, alias, display_name, created, switches, password_hash"
+    _STORED: Final = "id, address, alias, display_name, created, switches, password_hash"
+    _PROXIES: Final = "(SELECT json_group_array(p.address) FROM proxy_address p WHERE p.account = account.id)"
+    _COLUMNS: Final = f"{_STORED}, quotas, {_PROXIES}"
 
     def __init__(self, config: Config) -> None:
         self.config = self._config = config
@@ -100,6 +148,8 @@ class Accounts:
             created=row[4],
             switches=_switches(row[5]),
             password_hash=row[6],
+            quotas=Quotas(**{name: ByteSize(octets) for name, octets in json.loads(row[7]).items()}),
+            proxies=tuple(sorted(json.loads(row[8]))),
         )
 
     def all(self) -> list[Account]:
@@ -108,12 +158,15 @@ class Accounts:
         return [self._account(row) for row in rows]
 
     def find(self, pattern: str | None) -> list[Account]:
-        """By address, alias, display name or id, with `*` and `?`; None is all. `Refused` when a plain name is none."""
+        """By any address, alias, display name or id, with `*` and `?`; None is all.
+
+        `Refused` when a plain name is none.
+        """
         accounts = self.all()
         if pattern is None or pattern == "*":
             return accounts
         wanted = pattern.lower()
-        names = [(a, [a.address.lower(), a.alias.lower(), a.display_name.lower(), a.id]) for a in accounts]
+        names = [(a, _keys(a)) for a in accounts]
         if "*" in wanted or "?" in wanted:
             escaped = wanted.replace("[", "[[]")
             return [a for a, keys in names if any(fnmatch.fnmatchcase(k, escaped) for k in keys)]
@@ -130,7 +183,7 @@ class Accounts:
         return found[0]
 
     def by_login(self, user: str) -> Account | None:
-        """The account that logs in as `user` (its full address, without case), cached."""
+        """The account that logs in as `user` (one of its full addresses, without case), cached."""
         if self._config.changed():
             self._by_login.clear()
         key = unicodedata.normalize("NFC", user).lower()
@@ -138,11 +191,24 @@ class Accounts:
             if len(self._by_login) > 10_000:  # names come from the wire
                 self._by_login.clear()
             row = self._config.db.execute(
-                f"SELECT {self._COLUMNS} FROM account WHERE address = ?",  # noqa: S608 - constant
+                f"SELECT {self._COLUMNS} FROM account WHERE address = ?1 "  # noqa: S608 - constant
+                "OR id = (SELECT account FROM proxy_address WHERE address = ?1)",
                 (key,),
             ).fetchone()
             self._by_login[key] = self._account(row) if row else None
         return self._by_login[key]
+
+    def check_free(self, address: str, but: str = "") -> None:
+        """`Refused` when a mailbox other than `but` (its id) has this address."""
+        row = self._config.db.execute(
+            "SELECT address FROM account WHERE id <> ?2 AND "
+            "(address = ?1 OR id = (SELECT account FROM proxy_address WHERE address = ?1))",
+            (address, but),
+        ).fetchone()
+        if row is not None and str(row[0]).lower() == address.lower():
+            raise Refused(f"there is a mailbox {address} already", b"ALREADYEXISTS")
+        if row is not None:
+            raise Refused(f"{address} is an address of mailbox {row[0]} already", b"ALREADYEXISTS")
 
     def create(self, address: str, password_hash: str, display_name: str, alias: str, who: str) -> Account:
         """Durable; `Refused` when the address is taken."""
@@ -157,12 +223,11 @@ class Accounts:
             switches=Switches(),
             password_hash=password_hash,
         )
-        taken = self._config.db.execute("SELECT 1 FROM account WHERE address = ?", (address,)).fetchone()
-        if taken:
-            raise Refused(f"there is a mailbox {address} already", b"ALREADYEXISTS")
-        with self._config.transaction(who, f"New-Mailbox {address}"):
+        self.check_free(address)
+        new = {"Alias": account.alias, "DisplayName": account.display_name}
+        with self._config.transaction(who, f"New-Mailbox {address}", None, new):
             self._config.db.execute(
-                f"INSERT INTO account ({self._COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constant
+                f"INSERT INTO account ({self._STORED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constant
                 (
                     *(account.id, address, account.alias, account.display_name, account.created),
                     *(_switches_json(account.switches), password_hash),
@@ -179,12 +244,21 @@ class Accounts:
         ):
             self._config.db.execute("UPDATE account SET switches = ? WHERE id = ?", (_switches_json(new), account.id))
 
-    def set_names(self, account: Account, display_name: str, alias: str, who: str) -> None:
-        """Durable."""
-        old = [account.display_name, account.alias]
-        with self._config.transaction(who, f"Set-Mailbox {account.address}", old, [display_name, alias]):
-            self._config.db.execute(
-                "UPDATE account SET display_name = ?, alias = ? WHERE id = ?", (display_name, alias, account.id)
+    def change(self, account: Account, new: Account, who: str) -> None:
+        """Durable: names, addresses and quotas as in `new`; all or nothing."""
+        new.quotas.check()
+        for address in (new.address, *new.proxies):
+            self.check_free(address, account.id)
+        before, after = facts(account), facts(new)
+        differing = [name for name in after if before[name] != after[name]]
+        old = {name: before[name] for name in differing}
+        with self._config.transaction(who, f"Set-Mailbox {account.address}", old, {n: after[n] for n in differing}):
+            db = self._config.db
+            db.execute("DELETE FROM proxy_address WHERE account = ?", (account.id,))
+            db.executemany("INSERT INTO proxy_address VALUES (?, ?)", [(p, account.id) for p in new.proxies])
+            db.execute(
+                "UPDATE account SET address = ?, alias = ?, display_name = ?, quotas = ? WHERE id = ?",
+                (new.address, new.alias, new.display_name, _quotas_json(new.quotas), account.id),
             )
 
     def set_password(self, account: Account, password_hash: str, who: str) -> None:
@@ -201,14 +275,16 @@ class Accounts:
 
     def remove(self, account: Account, who: str) -> None:
         """Durable."""
-        with self._config.transaction(who, f"Remove-Mailbox {account.address}"):
+        with self._config.transaction(who, f"Remove-Mailbox {account.address}", facts(account), None):
             self._config.db.execute("DELETE FROM account WHERE id = ?", (account.id,))
-            self._config.db.execute("DELETE FROM retired WHERE account = ?", (account.id,))
-            self._config.db.execute("DELETE FROM exposed WHERE account = ?", (account.id,))
+            for table in ("retired", "exposed", "proxy_address", "logon"):
+                self._config.db.execute(f"DELETE FROM {table} WHERE account = ?", (account.id,))  # noqa: S608 - constant
 
     def mark_exposed(self, account: Account, protocol: str, address: str) -> None:
         """A right password crossed the network in clear text (at most 100 marks are kept for an account)."""
-        with self._config.transaction("server", f"exposed {account.address}", None, {"from": address}):
+        # the first mark goes into the audit trail: whoever has the password could fill it with the others
+        what = "" if self.exposed(account) else f"exposed {account.address}"
+        with self._config.transaction("server", what, None, {"Protocol": protocol, "RemoteAddress": address}):
             self._config.db.execute(
                 "INSERT INTO exposed (account, at, protocol, address) VALUES (?, ?, ?, ?)",
                 (account.id, now(), protocol, address),
@@ -242,3 +318,20 @@ class Accounts:
 def declared(value: object) -> object:
     """A switch's value for the audit trail."""
     return enum_name(value) if isinstance(value, MimeFormat) else value
+
+
+def _keys(a: Account) -> list[str]:
+    """What a mailbox is found by."""
+    return [k.lower() for k in (a.address, a.alias, a.display_name, a.id, *a.proxies)]
+
+
+def facts(a: Account) -> dict[str, object]:
+    """What the audit trail tells of a mailbox."""
+    sizes = {name: value.to_json() for name, value in _quota_items(a.quotas)}
+    return {
+        "PrimarySmtpAddress": a.address,
+        "EmailAddresses": list(a.proxies),
+        "Alias": a.alias,
+        "DisplayName": a.display_name,
+        **sizes,
+    }

@@ -40,6 +40,9 @@ SERVICES: Final = (
     ("LetterlockAdmin", "LetterlockAdmin", "Letterlock Administration"),
 )
 
+AUDIT_ROWS: Final = 100_000  # the oldest rows go: the trail never fills the disk
+MAX_WHAT: Final = 1000
+
 # Numbered from 1; user_version of the file says how many have been applied. Never change one that was released.
 MIGRATIONS: Final = (
     """
@@ -74,6 +77,13 @@ MIGRATIONS: Final = (
     CREATE TABLE administrator_token (
       id TEXT PRIMARY KEY, administrator TEXT NOT NULL, hash BLOB NOT NULL UNIQUE, description TEXT NOT NULL,
       created TEXT NOT NULL, expires TEXT NOT NULL, last_used TEXT NOT NULL, last_address TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE account ADD COLUMN quotas TEXT NOT NULL DEFAULT '{}';
+    CREATE TABLE proxy_address (address TEXT PRIMARY KEY COLLATE NOCASE, account TEXT NOT NULL) WITHOUT ROWID;
+    CREATE INDEX proxy_address_account ON proxy_address (account);
+    CREATE TABLE logon (account TEXT NOT NULL, protocol TEXT NOT NULL, at TEXT NOT NULL, address TEXT NOT NULL,
+      client TEXT NOT NULL, PRIMARY KEY (account, protocol)) WITHOUT ROWID;
     """,
 )
 
@@ -150,15 +160,13 @@ class Config:
 
     @contextmanager
     def transaction(self, who: str, what: str, old: object = None, new: object = None) -> Iterator[None]:
-        """One durable change with its audit row; `Refused` when the disk is full."""
+        """One durable change with its audit row (none where `what` is empty); `Refused` when the disk is full."""
         try:
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self.db.execute(
-                    "INSERT INTO audit (at, who, what, old, new) VALUES (?, ?, ?, ?, ?)",
-                    (now(), who, what, json.dumps(old), json.dumps(new)),
-                )
+                if what:
+                    self._audit(who, what, old, new)
                 self.db.execute("COMMIT")
             except BaseException:
                 if self.db.in_transaction:
@@ -166,6 +174,28 @@ class Config:
                 raise
         except apsw.FullError:
             raise Refused("the disk is full: nothing was changed") from None
+
+    def _audit(self, who: str, what: str, old: object, new: object) -> None:
+        self.db.execute(
+            "INSERT INTO audit (at, who, what, old, new) VALUES (?, ?, ?, ?, ?)",
+            (now(), who, what[:MAX_WHAT], json.dumps(old), json.dumps(new)),
+        )
+        newest = self.db.last_insert_rowid()
+        self.db.execute("DELETE FROM audit WHERE id <= ?", (newest - AUDIT_ROWS,))
+
+    def audit(self, since: str, until: str) -> Iterator[tuple[int, str, str, str, str | None, str | None]]:
+        """The audit trail, newest first; bounds are moments as `now` writes them, or empty."""
+        rows = self.db.execute(
+            "SELECT id, at, who, what, old, new FROM audit WHERE at >= ? AND (?2 = '' OR at <= ?2) ORDER BY id DESC",
+            (since, until),
+        )
+        for number, at, who, what, old, new in rows:
+            yield int(str(number)), str(at), str(who), str(what), old, new
+
+    def note(self, who: str, what: str, old: object = None, new: object = None) -> None:
+        """An audit row for something that is done elsewhere: a service started, a session ended, mail moved."""
+        with self.transaction(who, what, old, new):
+            pass
 
     def _put(self, section: str, rows: Mapping[str, object]) -> None:
         self.db.executemany(
@@ -211,7 +241,8 @@ class Config:
         if differing:
             old_new = {n: (declare.to_json(o), declare.to_json(v)) for n, (o, v) in differing.items()}
             old = {n: pair[0] for n, pair in old_new.items()}
-            with self.transaction(who, f"Set {kind.__name__}", old, {n: p[1] for n, p in old_new.items()}):
+            what = f"Set-{kind.__name__} {self.server_name}"
+            with self.transaction(who, what, old, {n: p[1] for n, p in old_new.items()}):
                 self._put(kind.__name__, {n: declare.to_json(getattr(new, n)) for n in differing})
         return differing
 
@@ -238,7 +269,9 @@ class Config:
     def set_start_type(self, service: str, value: StartType, who: str) -> None:
         """Durable."""
         old = self.start_type(service)
-        with self.transaction(who, f"Set-Service {service}", old.name, value.name):
+        if old is value:
+            return
+        with self.transaction(who, f"Set-Service {service}", {"StartupType": old.name}, {"StartupType": value.name}):
             self._put("start", {service: value.name})
 
 

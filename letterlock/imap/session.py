@@ -89,6 +89,7 @@ class ImapSession:
         self.timeout: float = settings.PreAuthenticatedConnectionTimeout.seconds
         self.authenticated = False
         self.user = ""
+        self.client = ""  # what it told of itself (RFC 2971)
         self.mail: MailStore | None = None
         self.selected: Selected | None = None
         self.enabled: set[bytes] = set()
@@ -129,6 +130,7 @@ class ImapSession:
         self.reader.discard()
         self.channel = channel
         self.starttls = False
+        self.client = ""
         self.upgrading = False
         self._bad = self.failed_logins = 0
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from letterlock.manage import (
     administrators,
+    audit,
     certificates,
     connectivity,
     exceptions,
@@ -13,7 +14,10 @@ from letterlock.manage import (
     mailboxes,
     servers,
     services,
+    sessions,
     settings,
+    statistics,
+    transfers,
 )
 from letterlock.manage.registry import table
 
@@ -21,10 +25,14 @@ CMDLETS: Final = table(
     *services.CMDLETS,
     *settings.CMDLETS,
     *mailboxes.CMDLETS,
+    *statistics.CMDLETS,
+    *transfers.CMDLETS,
+    *sessions.CMDLETS,
     *certificates.CMDLETS,
     *connectivity.CMDLETS,
     *logins.CMDLETS,
     *exceptions.CMDLETS,
     *servers.CMDLETS,
     *administrators.CMDLETS,
+    *audit.CMDLETS,
 )

@@ -1,25 +1,56 @@
-"""Mailboxes: New-, Get-, Set-, Remove-Mailbox, Set-MailboxPassword, Get-, Set-CASMailbox, New-MailboxImportRequest."""
+"""Mailboxes: New-, Get-, Set-, Remove-Mailbox, Set-MailboxPassword, Get-, Set-CASMailbox."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
-import mailbox as formats
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from letterlock.base.errors import Malformed, Refused
-from letterlock.base.values import MimeFormat, parse_enum
-from letterlock.directory.accounts import Account, Switches, check_address, check_password
+from letterlock.base.values import ByteSize, ListChange, MimeFormat, parse_enum
+from letterlock.directory.accounts import (
+    Account,
+    Switches,
+    check_address,
+    check_alias,
+    check_name,
+    check_password,
+    facts,
+)
+from letterlock.directory.servers import Servers
 from letterlock.directory.verifiers import hash_password
 from letterlock.manage.context import Context
-from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, secret
-from letterlock.store.api import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN, Flags, Incoming, MailStore
+from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, secret, words
 
-BATCH: Final = 100  # messages of one import transaction
-BATCH_OCTETS: Final = 16 * 1024 * 1024
+MOST_ADDRESSES: Final = 200  # besides the primary one
+
+
+def find(c: Context, identity: str | None) -> list[Account]:
+    """Mailboxes by address, alias or name; where another server has the one that is meant, the error says so."""
+    try:
+        return c.accounts.find(identity)
+    except Refused as error:
+        raise _elsewhere(c, identity or "", error) from None
+
+
+def one(c: Context, identity: str) -> Account:
+    """Exactly one."""
+    try:
+        return c.accounts.one(identity)
+    except Refused as error:
+        raise _elsewhere(c, identity, error) from None
+
+
+def _elsewhere(c: Context, identity: str, error: Refused) -> Refused:
+    home = Servers(c.config).home(identity) if error.code == b"NONEXISTENT" else None
+    if home is None:
+        return error
+    return Refused(f"mailbox {home[1].address} is on server {home[0].name}; add: -Server {home[0].name}", error.code)
+
+
+def email_addresses(a: Account) -> list[str]:
+    """As Exchange shows them: the primary one with SMTP in capitals."""
+    return [f"SMTP:{a.address}", *(f"smtp:{p}" for p in a.proxies)]
 
 
 def _mailbox_row(c: Context, a: Account) -> Row:
@@ -27,10 +58,13 @@ def _mailbox_row(c: Context, a: Account) -> Row:
         "Name": a.display_name,
         "Alias": a.alias,
         "PrimarySmtpAddress": a.address,
+        "EmailAddresses": email_addresses(a),
         "DisplayName": a.display_name,
         "Identity": a.address,
         "Guid": a.id,
         "ServerName": c.config.server_name,
+        "IssueWarningQuota": a.quotas.IssueWarningQuota,
+        "ProhibitSendReceiveQuota": a.quotas.ProhibitSendReceiveQuota,
         "WhenCreated": a.created,
         "PasswordExposed": bool(c.accounts.exposed(a)),
     }
@@ -38,48 +72,140 @@ def _mailbox_row(c: Context, a: Account) -> Row:
 
 
 async def _hash(password: str) -> str:
-    return await asyncio.to_thread(hash_password, check_password(password))
+    return await asyncio.to_thread(hash_password, password)
+
+
+def _check_free(c: Context, address: str, but: str = "") -> None:
+    """No other mailbox of the organisation has the address; `Refused`."""
+    c.accounts.check_free(address, but)
+    home = Servers(c.config).home(address)
+    if home is not None:
+        raise Refused(f"server {home[0].name} has a mailbox {home[1].address} already", b"ALREADYEXISTS")
 
 
 async def new_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     """A mailbox that can log in with its full address."""
     address = check_address(p["Name"])
+    password = check_password(p["Password"].reveal())
+    _check_free(c, address)
     if not c.should(f"make mailbox {address}"):
         return []
-    hashed = await _hash(p["Password"].reveal())
-    account = c.accounts.create(address, hashed, p.get("DisplayName", ""), p.get("Alias", ""), c.who)
-    await c.store.create_mailbox(account.id)
+    account = c.accounts.create(address, await _hash(password), p.get("DisplayName", ""), p.get("Alias", ""), c.who)
+    try:
+        await c.store.create_mailbox(account.id)
+    except BaseException:  # a mailbox that could log in and open nothing is worse than none
+        c.accounts.remove(account, c.who)
+        raise
     return [_mailbox_row(c, account)]
 
 
 async def get_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     """Mailboxes."""
-    return [_mailbox_row(c, a) for a in c.accounts.find(p.get("Identity"))]
+    return [_mailbox_row(c, a) for a in find(c, p.get("Identity"))]
+
+
+def _addresses(account: Account, change: ListChange) -> tuple[str, tuple[str, ...]]:
+    """Primary and further addresses after a change of EmailAddresses; `SMTP:` in capitals makes one the primary."""
+    wanted = email_addresses(account) if change.replace is None else list(change.replace)
+    gone = {_bare(text).lower() for text in change.remove}
+    wanted = [text for text in wanted if _bare(text).lower() not in gone]
+    wanted += [text for text in change.add if _bare(text).lower() not in {_bare(w).lower() for w in wanted}]
+    primary = [_bare(text) for text in change.add if text.startswith("SMTP:")]
+    primary = primary or [_bare(text) for text in wanted if text.startswith("SMTP:")] or [account.address]
+    if len(primary) > 1:
+        raise Malformed(f"EmailAddresses: {', '.join(primary)}: only one address can be the primary one (SMTP:)")
+    if primary[0].lower() in gone:
+        raise Malformed(f"EmailAddresses: {primary[0]} is the primary address; make another one the primary first")
+    others = {_bare(t).lower(): _bare(t) for t in wanted if _bare(t).lower() != primary[0].lower()}
+    if len(others) > MOST_ADDRESSES:
+        raise Malformed(f"EmailAddresses: a mailbox can have {MOST_ADDRESSES} addresses, not {len(others)}")
+    return primary[0], tuple(sorted(others.values()))
+
+
+def _bare(text: str) -> str:
+    kind, colon, address = text.strip().partition(":")
+    if colon and kind.lower() == "smtp":
+        return check_address(address)
+    if colon:
+        raise Malformed(f"EmailAddresses: '{text}': only addresses of the kind smtp: are known here")
+    return check_address(text)
+
+
+def _read_addresses(value: Any) -> ListChange:
+    change = value if isinstance(value, ListChange) else ListChange(tuple(words(value)))
+    for text in (*(change.replace or ()), *change.add, *change.remove):
+        _bare(str(text))
+    return change
+
+
+def _changed(c: Context, account: Account, p: dict[str, Any]) -> Account:
+    """The account as it would be; nothing is written."""
+    address, proxies = account.address, account.proxies
+    if "EmailAddresses" in p:
+        address, proxies = _addresses(account, p["EmailAddresses"])
+    if "PrimarySmtpAddress" in p and p["PrimarySmtpAddress"] != address:
+        old, address = address, p["PrimarySmtpAddress"]
+        proxies = tuple(sorted({*(a for a in proxies if a.lower() != address.lower()), old} - {address}))
+    for each in (address, *proxies):
+        _check_free(c, each, account.id)
+    quotas = {name: p[name] for name in ("IssueWarningQuota", "ProhibitSendReceiveQuota") if name in p}
+    new = dataclasses.replace(
+        account,
+        address=address,
+        proxies=proxies,
+        display_name=p.get("DisplayName", account.display_name),
+        alias=p.get("Alias", account.alias),
+        quotas=dataclasses.replace(account.quotas, **quotas),
+    )
+    new.quotas.check()
+    return new
 
 
 async def set_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
-    """Names."""
-    account = c.accounts.one(p["Identity"])
-    if c.should(f"change mailbox {account.address}"):
-        display_name, alias = p.get("DisplayName", account.display_name), p.get("Alias", account.alias)
-        c.accounts.set_names(account, display_name, alias, c.who)
+    """Names, addresses and quotas; all or nothing. Sessions that are open keep the quota they began with."""
+    account = one(c, p["Identity"])
+    new = _changed(c, account, p)
+    before, after = facts(account), facts(new)
+    differing = [name for name in after if before[name] != after[name]]
+    for name in differing:
+        c.should(f"set {name} of {account.address} from {_text(before[name])} to {_text(after[name])}")
+    if not differing:
+        c.warn("nothing was changed: the mailbox is as wanted already")
+    elif not c.what_if:
+        c.accounts.change(account, new, c.who)
     return []
 
 
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 async def remove_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
-    """The account first, so that nobody logs in any more; then all its mail."""
-    account = c.accounts.one(p["Identity"])
-    if c.should(f"remove mailbox {account.address} with all its messages"):
+    """The account first, so that nobody logs in any more; then its sessions; then all its mail."""
+    account = one(c, p["Identity"])
+    usage = await _usage(c, account)
+    if c.should(f"remove mailbox {account.address} with all its messages ({usage})"):
         c.accounts.remove(account, c.who)
+        if c.server is not None:
+            await c.server.disconnect_mailbox(account.id)
         await c.store.delete_mailbox(account.id)
     return []
 
 
+async def _usage(c: Context, account: Account) -> str:
+    try:
+        used = await c.store.mailbox(account.id).usage()
+    except Refused:
+        return "its file cannot be read"
+    return f"{used.messages} messages, {ByteSize(used.octets)}"
+
+
 async def set_password(c: Context, p: dict[str, Any]) -> list[Row]:
-    """A new password."""
-    account = c.accounts.one(p["Identity"])
+    """A new password. Every worker forgets the old one, as what it remembers of logins is bound to the stored hash."""
+    account = one(c, p["Identity"])
+    password = check_password(p["Password"].reveal())
     if c.should(f"set the password of {account.address}"):
-        c.accounts.set_password(account, await _hash(p["Password"].reveal()), c.who)
+        c.accounts.set_password(account, await _hash(password), c.who)
     return []
 
 
@@ -90,7 +216,7 @@ _WORKS: Final = ("PopEnabled", "ImapEnabled")  # the others have their effect wi
 async def get_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     """Protocol switches."""
     rows = []
-    for a in c.accounts.find(p.get("Identity")):
+    for a in find(c, p.get("Identity")):
         properties: dict[str, Any] = {"Name": a.display_name, "Identity": a.address, "PrimarySmtpAddress": a.address}
         properties |= {name: getattr(a.switches, name) for name in _SWITCHES}
         rows.append(Row(properties, ("Name", "PrimarySmtpAddress", "PopEnabled", "ImapEnabled")))
@@ -99,7 +225,8 @@ async def get_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
 
 async def set_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     """Protocol switches; they count from the next login on."""
-    account = c.accounts.one(p.pop("Identity"))
+    account = one(c, p.pop("Identity"))
+    p.pop("Server", None)
     changes = {n: v for n, v in p.items() if getattr(account.switches, n) != v}
     for name, value in changes.items():
         c.should(f"set {name} of {account.address} to {value}")
@@ -117,121 +244,73 @@ def _switch_parameter(field: dataclasses.Field[Any]) -> Parameter:
     return Parameter(field.name, "", lambda v: parse_enum(MimeFormat, str(v)), type_name=names)
 
 
-# --- import
-
-
-_MBOX_FLAGS: Final = (("R", SEEN), ("A", ANSWERED), ("F", FLAGGED), ("D", DELETED), ("T", DRAFT))
-_MAILDIR_FLAGS: Final = (("S", SEEN), ("R", ANSWERED), ("F", FLAGGED), ("T", DELETED), ("D", DRAFT))
-_Found = tuple[str, bytes, Flags, "datetime.datetime | None"]  # folder, message, flags, when it arrived
-
-
-def _crlf(data: bytes) -> bytes:
-    """Files have the system's line ends; mail has CRLF."""
-    return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-
-
-def _mbox(path: Path) -> Iterator[_Found]:
-    box = formats.mbox(path, create=False)
-    try:
-        for key in box.iterkeys():
-            message = box.get_message(key)
-            flags = sum(bit for letter, bit in _MBOX_FLAGS if letter in message.get_flags())
-            yield "INBOX", _crlf(box.get_bytes(key)), Flags(flags), None
-    finally:
-        box.close()
-
-
-def _maildir(path: Path) -> Iterator[_Found]:
-    """A Maildir and its `.Folder.Sub` directories (Maildir++)."""
-    folders = [("INBOX", path)]
-    folders += [(p.name[1:].replace(".", "/"), p) for p in sorted(path.glob(".*")) if (p / "cur").is_dir()]
-    for name, directory in folders:
-        for file in sorted((*(directory / "new").glob("*"), *(directory / "cur").glob("*"))):
-            letters = file.name.rpartition(":2,")[2] if ":2," in file.name else ""
-            flags = sum(bit for letter, bit in _MAILDIR_FLAGS if letter in letters)
-            arrived = datetime.datetime.fromtimestamp(int(file.stat().st_mtime), datetime.UTC)
-            yield name, _crlf(file.read_bytes()), Flags(flags), arrived
-
-
-async def _folder(mail: MailStore, name: str) -> Any:
-    try:
-        return await mail.folder(name)
-    except Refused:
-        return await mail.create(name)
-
-
-async def import_request(c: Context, p: dict[str, Any]) -> list[Row]:
-    """Messages of an mbox file or a Maildir, in batches that are each durable."""
-    account = c.accounts.one(p["Mailbox"])
-    path = Path(p["FilePath"])
-    if not path.is_absolute() or not path.exists():
-        raise Malformed(f"New-MailboxImportRequest: FilePath: '{path}' must be an absolute path that exists")
-    if path.is_dir() and not (path / "cur").is_dir():
-        raise Malformed(f"New-MailboxImportRequest: FilePath: '{path}' is a directory, but not a Maildir")
-    if not c.should(f"import {path} into {account.address}"):
-        return []
-    mail = c.store.mailbox(account.id)
-    root = p.get("TargetRootFolder", "")
-    found = _maildir(path) if path.is_dir() else _mbox(path)
-    batches: dict[str, list[Incoming]] = {}
-    count = octets = 0
-
-    async def write() -> None:
-        for name, messages in batches.items():
-            await mail.append(await _folder(mail, name), messages)
-        batches.clear()
-
-    while (item := await asyncio.to_thread(next, found, None)) is not None:
-        name, data, flags, arrived = item
-        spool = mail.spool(len(data))
-        spool.write(data)
-        target = f"{root}/{name}".removesuffix("/INBOX") if root else name
-        batches.setdefault(target, []).append(Incoming(spool, flags, arrived))
-        count += 1
-        octets += len(data)
-        if count % BATCH == 0 or octets > BATCH_OCTETS:
-            await write()
-            octets = 0
-    await write()
-    properties = {"Mailbox": account.address, "FilePath": str(path), "Status": "Completed", "Messages": count}
-    return [Row(properties, ("Mailbox", "Status", "Messages", "FilePath"))]
+def _quota(value: Any) -> ByteSize:
+    return value if isinstance(value, ByteSize) else ByteSize.parse(str(value))
 
 
 _ONE: Final = Parameter("Identity", "Address, alias or name.", str, 0, True, True)
 _MANY: Final = Parameter("Identity", "Address, alias or name; * matches.", str, 0, pipeline=True)
 _PASSWORD: Final = Parameter("Password", "The new password.", secret, mandatory=True, type_name="SecureString")
-_DISPLAY: Final = Parameter("DisplayName", "Name for people.")
-_ALIAS: Final = Parameter("Alias", "Short name.")
+_DISPLAY: Final = Parameter("DisplayName", "Name for people.", lambda v: check_name("DisplayName", str(v), 256))
+_ALIAS: Final = Parameter("Alias", "Short name; one word.", lambda v: check_alias(str(v)))
+_SERVER: Final = Parameter("Server", "The server where the mailbox is; this one where nothing is said.")
+_ADDRESSES: Final = Parameter(
+    "EmailAddresses",
+    "All addresses, the primary one with SMTP: in capitals before it; or @{Add=…; Remove=…}. By each of them the "
+    "mailbox is found and may log in.",
+    _read_addresses,
+    type_name="String[]",
+)
+_PRIMARY: Final = Parameter(
+    "PrimarySmtpAddress",
+    "The address it logs in with; the one it had before stays as a further one.",
+    lambda v: check_address(str(v)),
+)
+_WARNING: Final = Parameter(
+    "IssueWarningQuota",
+    "From this size on APPEND warns: * NO [OVERQUOTA].",
+    _quota,
+    type_name="ByteSize",
+    default="unlimited",
+)
+_LIMIT: Final = Parameter(
+    "ProhibitSendReceiveQuota",
+    "What would go beyond this size is refused: APPEND, COPY and import answer OVERQUOTA.",
+    _quota,
+    type_name="ByteSize",
+    default="unlimited",
+)
 
 CMDLETS: Final = (
     Cmdlet(
         "New-Mailbox",
         "Makes a mailbox.",
         new_mailbox,
-        (Parameter("Name", "NAME@DOMAIN.", str, 0, True), _PASSWORD, _DISPLAY, _ALIAS),
+        (Parameter("Name", "NAME@DOMAIN.", str, 0, True), _PASSWORD, _DISPLAY, _ALIAS, _SERVER),
         True,
     ),
-    Cmdlet("Get-Mailbox", "Shows mailboxes.", get_mailbox, (_MANY,)),
-    Cmdlet("Set-Mailbox", "Changes a mailbox's names.", set_mailbox, (_ONE, _DISPLAY, _ALIAS), True),
-    Cmdlet("Remove-Mailbox", "Removes a mailbox and its messages.", remove_mailbox, (_ONE,), True),
-    Cmdlet("Set-MailboxPassword", "Sets a mailbox's password.", set_password, (_ONE, _PASSWORD), True),
-    Cmdlet("Get-CASMailbox", "Shows protocol switches of mailboxes.", get_cas_mailbox, (_MANY,)),
+    Cmdlet("Get-Mailbox", "Shows mailboxes.", get_mailbox, (_MANY, _SERVER)),
+    Cmdlet(
+        "Set-Mailbox",
+        "Changes a mailbox's names, addresses and quotas.",
+        set_mailbox,
+        (_ONE, _DISPLAY, _ALIAS, _ADDRESSES, _PRIMARY, _WARNING, _LIMIT, _SERVER),
+        True,
+    ),
+    Cmdlet(
+        "Remove-Mailbox",
+        "Removes a mailbox and its messages, and ends its sessions.",
+        remove_mailbox,
+        (_ONE, _SERVER),
+        True,
+    ),
+    Cmdlet("Set-MailboxPassword", "Sets a mailbox's password.", set_password, (_ONE, _PASSWORD, _SERVER), True),
+    Cmdlet("Get-CASMailbox", "Shows protocol switches of mailboxes.", get_cas_mailbox, (_MANY, _SERVER)),
     Cmdlet(
         "Set-CASMailbox",
         "Changes protocol switches of a mailbox.",
         set_cas_mailbox,
-        (_ONE, *map(_switch_parameter, _SWITCHES.values())),
-        True,
-    ),
-    Cmdlet(
-        "New-MailboxImportRequest",
-        "Imports an mbox file or a Maildir.",
-        import_request,
-        (
-            Parameter("Mailbox", "Whose mailbox.", str, 0, True, True),
-            Parameter("FilePath", "Absolute path of an mbox file or a Maildir.", str, 1, True),
-            Parameter("TargetRootFolder", "Folder below which everything goes."),
-        ),
+        (_ONE, *map(_switch_parameter, _SWITCHES.values()), _SERVER),
         True,
     ),
 )

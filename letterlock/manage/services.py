@@ -8,7 +8,7 @@ from typing import Any, Final
 from letterlock.base.errors import Refused
 from letterlock.base.values import StartType, parse_enum
 from letterlock.directory.config import SERVICES
-from letterlock.manage.context import Context
+from letterlock.manage.context import Context, ServerControl
 from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, words
 
 _COLUMNS: Final = ("Status", "Name", "DisplayName")
@@ -47,12 +47,19 @@ async def get_service(c: Context, p: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _state(server: ServerControl, name: str) -> dict[str, str]:
+    """For the audit trail."""
+    return {"Status": "Running" if server.running(name) else "Stopped"}
+
+
 async def start_service(c: Context, p: dict[str, Any]) -> list[Row]:
     """Start."""
     server = c.running_server()
     for name, shown, _ in _find(c, p):
         if c.should(f'start service "{shown}"'):
+            was = _state(server, name)
             await server.start(name)
+            c.config.note(c.who, f"Start-Service {name}", was, _state(server, name))
     return []
 
 
@@ -61,7 +68,9 @@ async def stop_service(c: Context, p: dict[str, Any]) -> list[Row]:
     server = c.running_server()
     for name, shown, _ in _find(c, p):
         if c.should(f'stop service "{shown}"'):
+            was = _state(server, name)
             await server.stop(name)
+            c.config.note(c.who, f"Stop-Service {name}", was, _state(server, name))
     return []
 
 
@@ -70,7 +79,9 @@ async def restart_service(c: Context, p: dict[str, Any]) -> list[Row]:
     server = c.running_server()
     for name, shown, _ in _find(c, p):
         if c.should(f'restart service "{shown}"'):
+            was = _state(server, name)
             await server.restart(name, bool(p.get("Force")))
+            c.config.note(c.who, f"Restart-Service {name}", was, _state(server, name))
     return []
 
 

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         "_ssl",
         "_task",
         "_timer",
+        "_touched",
         "_upgrading",
         "_writable",
         "channel",
@@ -89,8 +90,10 @@ class Connection(asyncio.Protocol):
         "implicit",
         "loop",
         "owner",
+        "received",
         "refused",
         "rules",
+        "sent",
         "session",
         "started",
         "transport",
@@ -103,6 +106,8 @@ class Connection(asyncio.Protocol):
         self.refused = self.exceptions_only = False
         self.rules: LoginRules  # set with the session
         self.identity = 0  # 64 bits, never twice
+        self.received = self.sent = 0  # octets of the protocol, without those of TLS
+        self._touched = 0.0
         self.session: Session
         self.transport: asyncio.Transport
         self.channel = Channel()
@@ -146,6 +151,7 @@ class Connection(asyncio.Protocol):
                 self._tls_failed(error)
             return
         self._touch()
+        self.received += len(data)
         self.session.receive(data)
         self._step()
 
@@ -210,6 +216,7 @@ class Connection(asyncio.Protocol):
                 break
             except ssl.SSLZeroReturnError:
                 plain = b""
+            self.received += len(plain)
             self.session.receive(plain)
             if not plain:
                 break
@@ -327,6 +334,7 @@ class Connection(asyncio.Protocol):
             return
         data = b"".join(out)
         out.clear()
+        self.sent += len(data)
         if self._ssl is None or self._upgrading:
             self.transport.write(data)
             return
@@ -378,8 +386,12 @@ class Connection(asyncio.Protocol):
 
     # --- time
 
+    def silence(self) -> int:
+        """Whole seconds since the peer last sent something, or took what it was slow to take."""
+        return max(0, int(self.loop.time() - self._touched))
+
     def _touch(self) -> None:
-        now = self.loop.time()
+        now = self._touched = self.loop.time()
         if self.session.authenticated:
             self._deadline = now + self.session.timeout
         else:

@@ -22,6 +22,7 @@ from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificate, Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.exceptions import LoginExceptions
+from letterlock.directory.logons import Logons
 from letterlock.directory.servers import Peer, Servers
 from letterlock.directory.sightings import Sightings
 from letterlock.directory.verifiers import Verifier
@@ -37,6 +38,7 @@ from letterlock.store.sqlite import SqliteStore
 
 FLUSH_S: Final = 2.0  # counts are written so often
 STOP_S: Final = 10.0  # running commands may take this long when a service stops
+LOOK_S: Final = 0.5  # so often is looked whether a command that may go on does
 
 
 class Upstream(Protocol):
@@ -129,6 +131,7 @@ class Instance:
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        host_of(connection).left()
         if self.logging:
             host_of(connection).note(b"CloseSession", b"", b"", 0, 0, getattr(connection.session, "user", ""))
         self.engine.gone(connection, self)
@@ -181,6 +184,7 @@ class Engine:
         self.exceptions = LoginExceptions(config)
         self.servers = Servers(config)
         self.sightings = Sightings(config)
+        self.logons = Logons(config)
         self._flushing: asyncio.TimerHandle | None = None
         self.checks: set[asyncio.Task[None]] = set()
         self.one_check = asyncio.Lock()
@@ -207,13 +211,27 @@ class Engine:
 
     def sight(self, kind: str, protocol: str, address: str, user: str, detail: str) -> bool:
         """Count something about a client (directory.sightings); True when it is new since the last write."""
+        self._flush_soon()
+        return self.sightings.add(kind, protocol, canonical(address), user, detail)
+
+    def logged_on(self, account: str, protocol: str, address: str, client: str) -> None:
+        """A login succeeded."""
+        self._flush_soon()
+        self.logons.add(account, protocol, canonical(address), client)
+
+    def named(self, account: str, protocol: str, client: str) -> None:
+        """The client of an earlier login has told what it is."""
+        self._flush_soon()
+        self.logons.name(account, protocol, client)
+
+    def _flush_soon(self) -> None:
         if self._flushing is None:
             self._flushing = self._loop.call_later(FLUSH_S, self._flush)
-        return self.sightings.add(kind, protocol, canonical(address), user, detail)
 
     def _flush(self) -> None:
         self._flushing = None
         self.sightings.flush()
+        self.logons.flush()
 
     def stranger(self, instance: Instance, address: str) -> None:
         """A client without an exception is at the listener for exceptions only."""
@@ -235,7 +253,7 @@ class Engine:
         old = [i for i in self.retired if i.name == name]
         present = self.current[name].settings
         ending = [c for i in old for c in (list(i.connections) if force else i.disallowed(present))]
-        await self._end(ending)
+        await self._end(ending, patient=not force)
         self.retired = [i for i in self.retired if i.connections]
 
     async def shut(self, name: str) -> None:
@@ -257,17 +275,34 @@ class Engine:
             mine = [c for i in everything if i.kind.back_end == name for c in i.connections]
             await self._end([c for c in mine if c.session.authenticated])
 
-    async def _end(self, connections: list[Connection]) -> None:
+    async def _end(self, connections: list[Connection], patient: bool = False) -> None:
+        """Goodbye after the running command. `patient`: one that takes longer may go on while its client takes it."""
         for connection in connections:
             connection.stop()
         end = time.monotonic() + STOP_S
-        waiting = set(connections)
+        waiting = self._present(connections)
         while waiting and time.monotonic() < end:
-            waiting = {c for c in waiting if host_of(c).identity in self._connections}
-            if waiting:
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+            waiting = self._present(waiting)
         for connection in waiting:
+            if patient:
+                self._loop.call_later(LOOK_S, self._look, connection, connection.sent, time.monotonic())
+            else:
+                connection.transport.abort()
+
+    def _present(self, connections: list[Connection]) -> list[Connection]:
+        return [c for c in connections if host_of(c).identity in self._connections]
+
+    def _look(self, connection: Connection, sent: int, since: float) -> None:
+        """Whether a command still gets anywhere; for STOP_S it may stand."""
+        if not self._present([connection]):
+            return
+        if connection.sent != sent:
+            sent, since = connection.sent, time.monotonic()
+        if time.monotonic() - since > STOP_S:
             connection.transport.abort()
+            return
+        self._loop.call_later(LOOK_S, self._look, connection, sent, since)
 
     def reload(self) -> None:
         """Certificates and keys as they are now, for the next handshake."""
@@ -307,7 +342,7 @@ class Engine:
         if self._connections.pop(connection.identity, None) is not None:
             self.upstream.closed(connection.identity)
 
-    def connections(self) -> list[dict[str, str]]:
+    def connections(self) -> list[dict[str, Any]]:
         """Every session, as Get-ClientConnection shows it."""
         return [host_of(c).describe() for c in self._connections.values() if hasattr(c, "session")]
 
@@ -316,7 +351,7 @@ class Engine:
         connection = self._connections.get(identity)
         if connection is None:
             return False
-        await self._end([connection])
+        await self._end([connection], patient=True)
         return True
 
     # --- change hints
@@ -367,5 +402,5 @@ class Engine:
             await asyncio.wait(self.checks, timeout=2)
         if self._flushing is not None:
             self._flushing.cancel()
-        self.sightings.flush()
+        self._flush()
         self.executor.shutdown(wait=False, cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -85,7 +86,8 @@ class ConnectionHost:
             )
         self.user, self.attempt = account.id, attempt
         self._observe(attempt)
-        return Welcome(account.address, server.store.mailbox(account.id))
+        server.logged_on(account.id, attempt.protocol.value, address, self._client())
+        return Welcome(account.address, server.store.mailbox(account.id, account.quotas.store()))
 
     async def _elsewhere(self, attempt: LoginAttempt, password: Password) -> Welcome | None:
         """Log in at another server of the organisation; None when the mailbox is at none."""
@@ -216,9 +218,19 @@ class ConnectionHost:
         self._sequence += 1
         self.service.engine.upstream.row(self.service.name, row)
 
-    def describe(self) -> dict[str, str]:
+    def left(self) -> None:
+        """The connection is gone. A client may have told its name only after the login."""
+        if self.user and self.attempt is not None and self._client():
+            self.service.engine.named(self.user, self.attempt.protocol.value, self._client())
+
+    def _client(self) -> str:
+        """What the client told of itself."""
+        return str(getattr(self.connection.session, "client", ""))
+
+    def describe(self) -> dict[str, Any]:
         """The session, as Get-ClientConnection shows it."""
-        channel, session = self.connection.channel, self.connection.session
+        connection = self.connection
+        channel, session = connection.channel, connection.session
         selected = getattr(session, "selected", None)
         state = "Connected"
         if session.authenticated:
@@ -226,13 +238,22 @@ class ConnectionHost:
         return {
             "Identity": f"{self.identity:016X}",
             "Protocol": self.service.settings.ProtocolName,
+            "Service": self.service.name,
             "User": getattr(session, "user", ""),
             "RemoteAddress": f"{_bracket(channel.peer)}:{channel.peer_port}",
             "LocalAddress": f"{_bracket(channel.local)}:{channel.local_port}",
-            "Tls": channel.version,
-            "Cipher": channel.cipher,
-            "Since": datetime.datetime.fromtimestamp(self._since, datetime.UTC).isoformat(timespec="seconds"),
+            "ConnectedSince": datetime.datetime.fromtimestamp(self._since, datetime.UTC).isoformat(timespec="seconds"),
+            "IdleTime": connection.silence(),
             "State": state,
+            "Folder": selected.folder.name if selected else "",
+            "Tls": channel.tls.value,
+            "TlsVersion": channel.version,
+            "TlsCipher": channel.cipher,
+            "Mechanism": self.attempt.mechanism.name.decode() if self.attempt is not None else "",
+            "Client": self._client(),
+            "BytesReceived": connection.received,
+            "BytesSent": connection.sent,
+            "ProcessId": os.getpid(),
         }
 
     def watch(self, mail: MailStore | None) -> None:

@@ -170,7 +170,7 @@ class Server:
         if len(places) == 1:
             next(iter(places)).share(user, False)
 
-    async def connections(self) -> list[dict[str, str]]:
+    async def connections(self) -> list[dict[str, Any]]:
         """Every session, oldest first (manage.context.ServerControl)."""
         found = [await w.connections() for w in self.workers]
         return sorted((c for some in found for c in some), key=lambda c: c["Identity"])
@@ -179,6 +179,12 @@ class Server:
         """End one session with the protocol's goodbye; False when there is none."""
         seat = self._seats.get(identity)
         return seat is not None and await seat.worker.disconnect(identity)
+
+    async def disconnect_mailbox(self, mailbox: str) -> int:
+        """End all sessions of a mailbox; how many there were."""
+        found = [identity for identity, user in self._users.items() if user == mailbox]
+        ended = await asyncio.gather(*(self.disconnect(identity) for identity in found))
+        return sum(ended)
 
     # --- relays between workers
 

@@ -52,7 +52,7 @@ class LocalWorker:
         """Serve an accepted socket."""
         self.engine.adopt(sock, name, identity, door, refused)
 
-    async def connections(self) -> list[dict[str, str]]:
+    async def connections(self) -> list[dict[str, Any]]:
         """Every session."""
         return self.engine.connections()
 
@@ -168,7 +168,7 @@ class ProcessWorker:
         """End one session."""
         return bool(await self._order("disconnect", identity))
 
-    async def connections(self) -> list[dict[str, str]]:
+    async def connections(self) -> list[dict[str, Any]]:
         """Every session."""
         return list(await self._order("connections") or ())
 

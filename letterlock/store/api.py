@@ -330,12 +330,47 @@ class Appended(NamedTuple):
     uids: list[int]
 
 
+class Quota(NamedTuple):
+    """Octets that a mailbox may hold, and from how many on its owner is warned; None: no limit."""
+
+    limit: int | None = None
+    warning: int | None = None
+
+
+NO_QUOTA: Final = Quota()
+
+
+class Usage(NamedTuple):
+    """What a mailbox holds: a message counts in every folder that has it."""
+
+    octets: int
+    messages: int
+
+
+class Receipt(NamedTuple):
+    """What an import remembers in the mailbox, in the transaction of the messages that came with it.
+
+    `source` says where from (a file, a folder of another server), `item` which message or folder, `state` how far.
+    """
+
+    source: str
+    item: str
+    state: str = ""
+
+
 class MailStore(Protocol):
     """One mailbox, opened for one session; cheap to hold while idle (no database handle is kept for it)."""
 
     @property
     def id(self) -> str:
         """The mailbox's id, for change hints."""
+
+    @property
+    def quota(self) -> Quota:
+        """What it may hold; `spool`, `append` and `copy` refuse what would go beyond (OVERQUOTA)."""
+
+    async def usage(self) -> Usage:
+        """What it holds now."""
 
     # folders
     async def folders(self) -> list[Folder]:
@@ -382,8 +417,14 @@ class MailStore(Protocol):
     def spool(self, size: int) -> Spool:
         """A place for a message of `size` octets; `Refused` (OVERQUOTA, TOOBIG) when it cannot be taken."""
 
-    async def append(self, folder: Folder, messages: Sequence[Incoming]) -> Appended:
-        """Durable; all or none (RFC 3502)."""
+    async def append(self, folder: Folder, messages: Sequence[Incoming], receipts: Sequence[Receipt] = ()) -> Appended:
+        """Durable; all or none (RFC 3502), `receipts` along with the messages."""
+
+    async def receipts(self, source: str) -> dict[str, str]:
+        """What imports from `source` have remembered: state by item."""
+
+    async def forget_receipts(self, source: str) -> None:
+        """Durable: the next import from `source` begins anew."""
 
     async def change_flags(
         self,
@@ -411,7 +452,7 @@ class MailStore(Protocol):
 class Store(Protocol):
     """An engine: all mailboxes of one server."""
 
-    def mailbox(self, mailbox_id: str) -> MailStore:
+    def mailbox(self, mailbox_id: str, quota: Quota = NO_QUOTA) -> MailStore:
         """An object for one session on that mailbox."""
 
     async def create_mailbox(self, mailbox_id: str) -> None:

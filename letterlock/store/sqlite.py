@@ -24,6 +24,7 @@ from letterlock.base.errors import Refused
 from letterlock.store import sqlite_fetch, sqlite_folders, sqlite_messages, sqlite_search, sqlite_view
 from letterlock.store import sqlite_sql as sql
 from letterlock.store.api import (
+    NO_QUOTA,
     Appended,
     Changes,
     Column,
@@ -32,11 +33,14 @@ from letterlock.store.api import (
     Flags,
     Folder,
     Incoming,
+    Quota,
+    Receipt,
     Row,
     SearchNode,
     Status,
     Stored,
     UidRanges,
+    Usage,
     View,
 )
 from letterlock.store.sqlite_flags import GONE, change_flags
@@ -81,9 +85,9 @@ class SqliteStore:
         self.handles = Handles(directory, open_mailboxes, inline, self.writer.retire)
         self.views = sqlite_view.Views(CACHED_VIEWS, CACHED_MESSAGES)
 
-    def mailbox(self, mailbox_id: str) -> SqliteMailbox:
+    def mailbox(self, mailbox_id: str, quota: Quota = NO_QUOTA) -> SqliteMailbox:
         """An object for one session on that mailbox; opens nothing."""
-        return SqliteMailbox(self, check_id(mailbox_id))
+        return SqliteMailbox(self, check_id(mailbox_id), quota)
 
     async def create_mailbox(self, mailbox_id: str) -> None:
         """Durable. With the first folders, subscribed."""
@@ -133,11 +137,12 @@ def _empty(txn: Txn) -> None:
 class SqliteMailbox:
     """One mailbox for one session; implements `api.MailStore`. Holds no handle."""
 
-    __slots__ = ("_id", "_store")
+    __slots__ = ("_id", "_store", "quota")
 
-    def __init__(self, store: SqliteStore, mailbox_id: str) -> None:
+    def __init__(self, store: SqliteStore, mailbox_id: str, quota: Quota) -> None:
         self._store = store
         self._id = mailbox_id
+        self.quota = quota
 
     @property
     def id(self) -> str:
@@ -168,6 +173,11 @@ class SqliteMailbox:
                 store.writer.tidy(handle)
             return result
         return await store.writer.durable(handle, work)
+
+    async def usage(self) -> Usage:
+        """What it holds now."""
+        with TRANSLATED:
+            return Usage(*self._handle().execute(sql.USAGE).fetchone())
 
     # folders
 
@@ -275,9 +285,12 @@ class SqliteMailbox:
             raise Refused(f"A message can have {store.largest_message} octets here, not {size}.", b"TOOBIG")
         if size > store.body_inside and free_space(store.directory) < size:
             raise Refused("There is no space on the server's disk for this message.", b"OVERQUOTA")
+        if self.quota.limit is not None:
+            with TRANSLATED:
+                sqlite_messages.check_quota(self._handle().execute, self.quota.limit, size)
         return MessageSpool(store.directory / f"{self._id}.bodies", store.body_inside, store.largest_message)
 
-    async def append(self, folder: Folder, messages: Sequence[Incoming]) -> Appended:
+    async def append(self, folder: Folder, messages: Sequence[Incoming], receipts: Sequence[Receipt] = ()) -> Appended:
         """Durable; all or none."""
         ready: list[sqlite_messages.Prepared] = []
         now = datetime.datetime.now().astimezone()
@@ -290,12 +303,29 @@ class SqliteMailbox:
             for spool in spools:
                 spool.undo()
 
+        def work(txn: Txn) -> Appended:
+            appended = sqlite_messages.append(txn, folder, ready, self.quota.limit)
+            if receipts:
+                txn.db.executemany(sql.RECEIPT, receipts)
+            return appended
+
         handle = self._handle()
         for spool in spools:
             spool.take()
-        return await self._store.writer.durable(
-            handle, lambda txn: sqlite_messages.append(txn, folder, ready), prepare, undo
-        )
+        return await self._store.writer.durable(handle, work, prepare, undo)
+
+    async def receipts(self, source: str) -> dict[str, str]:
+        """State by item."""
+        with TRANSLATED:
+            return dict(self._handle().execute(sql.RECEIPTS, (source,)).fetchall())
+
+    async def forget_receipts(self, source: str) -> None:
+        """Durable."""
+
+        def work(txn: Txn) -> None:
+            txn.execute(sql.RECEIPTS_FORGET, (source,))
+
+        await self._durable(work)
 
     async def change_flags(
         self,
@@ -318,7 +348,8 @@ class SqliteMailbox:
     async def copy(self, folder: Folder, ranges: UidRanges, target: Folder) -> Copied:
         """Durable; all or none."""
         ranges = sqlite_fetch.joined(ranges)
-        return await self._durable(lambda txn: sqlite_messages.copy(txn, folder, ranges, target, False))
+        limit = self.quota.limit
+        return await self._durable(lambda txn: sqlite_messages.copy(txn, folder, ranges, target, False, limit))
 
     async def move(self, folder: Folder, ranges: UidRanges, target: Folder) -> Copied:
         """Durable; in one transaction."""

@@ -18,6 +18,7 @@ from letterlock.mail.structure import describe
 from letterlock.store import sqlite_sql as sql
 from letterlock.store.api import Appended, Copied, Flags, Folder, Incoming, UidRanges
 from letterlock.store.sqlite_flags import GONE, SHIFT, learn, set_id, set_names, store_flags
+from letterlock.store.sqlite_handles import Execute
 from letterlock.store.sqlite_spool import MessageSpool
 from letterlock.store.sqlite_text import fold
 from letterlock.store.sqlite_writer import Txn
@@ -107,8 +108,18 @@ def _take_uids(txn: Txn, folder: Folder, count: int, modseq: int, missing: bytes
     return row[0] - count, row[1]
 
 
-def append(txn: Txn, folder: Folder, messages: Sequence[Prepared]) -> Appended:
+def check_quota(execute: Execute, limit: int, more: int) -> None:
+    """`Refused` OVERQUOTA (RFC 5530 §3) when a mailbox could not hold `more` octets."""
+    used = execute(sql.USAGE).fetchone()[0]
+    if used + more > limit:
+        text = f"The mailbox is full: it holds {used} of {limit} octets, and {more} more do not fit"
+        raise Refused(f"{text}. Delete messages, or ask your administrator for more space.", b"OVERQUOTA")
+
+
+def append(txn: Txn, folder: Folder, messages: Sequence[Prepared], limit: int | None = None) -> Appended:
     """APPEND and MULTIAPPEND (RFC 3501 §6.3.11, RFC 3502)."""
+    if limit is not None:
+        check_quota(txn.execute, limit, sum(m.size for m in messages))
     modseq = txn.modseq()
     execute = txn.execute
     uid, uidvalidity = _take_uids(txn, folder, len(messages), modseq, b"TRYCREATE")
@@ -122,7 +133,7 @@ def append(txn: Txn, folder: Folder, messages: Sequence[Prepared]) -> Appended:
     return Appended(uidvalidity, uids)
 
 
-def copy(txn: Txn, folder: Folder, ranges: UidRanges, target: Folder, move: bool) -> Copied:
+def copy(txn: Txn, folder: Folder, ranges: UidRanges, target: Folder, move: bool, limit: int | None = None) -> Copied:
     """COPY (RFC 3501 §6.4.7) and MOVE (RFC 6851)."""
     execute = txn.execute
     state = execute(sql.FOLDER_STATE, (folder.id,)).fetchone()
@@ -141,6 +152,8 @@ def copy(txn: Txn, folder: Folder, ranges: UidRanges, target: Folder, move: bool
         if there is None:
             raise Refused(NO_TARGET, b"TRYCREATE")
         return Copied(target.uidvalidity, [], [])
+    if limit is not None:
+        check_quota(execute, limit, sum(execute(sql.RANGE_SIZE, (folder.id, *pair)).fetchone()[0] for pair in bounds))
     modseq = txn.modseq()
     first_uid, uidvalidity = _take_uids(txn, target, len(source), modseq, b"TRYCREATE")
     next_uid = first_uid

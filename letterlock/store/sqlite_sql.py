@@ -11,6 +11,7 @@ One file is one mailbox. Tables, from narrow to wide, so that a listing reads on
 - `expunged`    (folder, modseq, uid) of every message that went, for QRESYNC (RFC 7162 §3.2).
 - `flagset`     keywords of messages as finished bytes; `message.flags` is flagset << 5 | system flags.
 - `keyword`     the first spelling of a keyword in this mailbox; `folder_keyword` says which folders know it.
+- `receipt`     what imports have brought here, so that none brings it twice.
 - `texts`       decoded and folded header and body text, which text searches scan; filled by searches, from the lowest
   content id up to `mailbox.indexed`. NULL: too large to be kept twice, the message itself is read.
 
@@ -122,6 +123,14 @@ MIGRATIONS: Final = (
         header BLOB,
         body BLOB
     );
+    """,
+    """
+    CREATE TABLE receipt (
+        source TEXT NOT NULL,
+        item TEXT NOT NULL,
+        state TEXT NOT NULL,
+        PRIMARY KEY (source, item)
+    ) WITHOUT ROWID;
     """,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
@@ -244,6 +253,11 @@ ORPHANS: Final = "SELECT a.value FROM carray(?) a WHERE NOT EXISTS (SELECT 1 FRO
 RAW_DELETE: Final = "DELETE FROM raw WHERE content IN (SELECT value FROM carray(?)) RETURNING file"
 HEADING_DELETE: Final = "DELETE FROM heading WHERE content IN (SELECT value FROM carray(?))"
 CONTENT_DELETE: Final = "DELETE FROM content WHERE id IN (SELECT value FROM carray(?))"
+USAGE: Final = "SELECT coalesce(sum(size), 0), count(*) FROM message"
+RANGE_SIZE: Final = "SELECT coalesce(sum(size), 0) FROM message WHERE folder = ? AND uid BETWEEN ? AND ?"
+RECEIPT: Final = "INSERT OR REPLACE INTO receipt (source, item, state) VALUES (?, ?, ?)"
+RECEIPTS: Final = "SELECT item, state FROM receipt WHERE source = ?"
+RECEIPTS_FORGET: Final = "DELETE FROM receipt WHERE source = ?"
 FILE_KNOWN: Final = "SELECT 1 FROM raw WHERE file = ?"
 
 # --- FETCH: composed from these fragments only -----------------------------------------------------------------

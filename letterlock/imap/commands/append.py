@@ -108,11 +108,18 @@ class Job:
             try:
                 appended = await s.store.append(self.folder, self.messages)
                 done = Done(reply.appenduid(appended))
+                await self._warn(s)
             except Refused as error:
                 self.error = error
         if s.selected is not None:
             await s.report(expunge=True)
         finish(s, self, done)
+
+    async def _warn(self, s: ImapSession) -> None:
+        """The soft quota (RFC 5530 §3, OVERQUOTA)."""
+        warning = s.store.quota.warning
+        if warning is not None and (await s.store.usage()).octets >= warning:
+            s.out.append(b"* NO [OVERQUOTA] The mailbox is nearly full; please delete messages.\r\n")
 
 
 def finish(s: ImapSession, job: Job, done: Done | None) -> None:

@@ -7,6 +7,7 @@ from letterlock.imap.reader import Args
 from letterlock.imap.session import Done, ImapSession
 
 MAX_ID_PAIRS = 30  # RFC 2971 §3.3
+MAX_CLIENT = 200  # characters of a client's name and version that are kept
 
 
 async def capability(s: ImapSession, _args: None, _uid: bool) -> Done:
@@ -47,8 +48,17 @@ def parse_id(args: Args) -> list[tuple[bytes, bytes]]:
     return []
 
 
-async def identify(s: ImapSession, _args: list[tuple[bytes, bytes]], _uid: bool) -> Done:
+def _described(pairs: list[tuple[bytes, bytes]]) -> str:
+    """Name and version of a client, and its system: for people, so without control characters, and not too long."""
+    told = {key.lower(): value for key, value in pairs}
+    words = [told.get(key, b"") for key in (b"name", b"version", b"os", b"os-version")]
+    text = b" ".join(filter(None, words)).decode("utf-8", "replace")
+    return "".join(ch for ch in text if ch.isprintable())[:MAX_CLIENT]
+
+
+async def identify(s: ImapSession, args: list[tuple[bytes, bytes]], _uid: bool) -> Done:
     """RFC 2971. The version is told to those who have logged in only."""
+    s.client = _described(args) or s.client
     version = b' "version" "' + __version__.encode() + b'"' if s.authenticated else b""
     s.out.append(b'* ID ("name" "Letterlock"' + version + b")\r\n")
     return Done()
