@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_writable",
         "channel",
         "exceptions_only",
+        "gone",
         "identity",
         "implicit",
         "loop",
@@ -103,7 +104,7 @@ class Connection(asyncio.Protocol):
         self.owner = owner
         self.loop = loop
         self.implicit = implicit
-        self.refused = self.exceptions_only = False
+        self.refused = self.exceptions_only = self.gone = False
         self.rules: LoginRules  # set with the session
         self.identity = 0  # 64 bits, never twice
         self.received = self.sent = 0  # octets of the protocol, without those of TLS
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Gone, for whatever reason."""
-        self._closing = True
+        self._closing = self.gone = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -28,7 +28,7 @@ from letterlock.directory.sightings import Sightings
 from letterlock.directory.verifiers import Verifier
 from letterlock.policy.limits import FailureThrottle, canonical
 from letterlock.policy.login import Channel, decide, tls_rank
-from letterlock.runtime import handover
+from letterlock.runtime import farewell, handover
 from letterlock.runtime.connection import Connection
 from letterlock.runtime.host import ConnectionHost
 from letterlock.runtime.kinds import KINDS, choose, make_context, rules_of, tls_floor
@@ -37,8 +37,6 @@ from letterlock.session import Session
 from letterlock.store.sqlite import SqliteStore
 
 FLUSH_S: Final = 2.0  # counts are written so often
-STOP_S: Final = 10.0  # running commands may take this long when a service stops
-LOOK_S: Final = 0.5  # so often is looked whether a command that may go on does
 
 
 class Upstream(Protocol):
@@ -253,7 +251,7 @@ class Engine:
         old = [i for i in self.retired if i.name == name]
         present = self.current[name].settings
         ending = [c for i in old for c in (list(i.connections) if force else i.disallowed(present))]
-        await self._end(ending, patient=not force)
+        await farewell.end(ending, patient=not force)
         self.retired = [i for i in self.retired if i.connections]
 
     async def shut(self, name: str) -> None:
@@ -261,7 +259,7 @@ class Engine:
         instance = self.current.pop(name, None)
         if instance is not None:
             self.retired.append(instance)
-        await self._end([c for i in self.retired if i.name == name for c in list(i.connections)])
+        await farewell.end([c for i in self.retired if i.name == name for c in list(i.connections)])
         self.retired = [i for i in self.retired if i.name != name]
 
     async def back_end(self, name: str, running: bool, end: bool) -> None:
@@ -273,36 +271,7 @@ class Engine:
         if end:
             everything = [*self.current.values(), *self.retired]
             mine = [c for i in everything if i.kind.back_end == name for c in i.connections]
-            await self._end([c for c in mine if c.session.authenticated])
-
-    async def _end(self, connections: list[Connection], patient: bool = False) -> None:
-        """Goodbye after the running command. `patient`: one that takes longer may go on while its client takes it."""
-        for connection in connections:
-            connection.stop()
-        end = time.monotonic() + STOP_S
-        waiting = self._present(connections)
-        while waiting and time.monotonic() < end:
-            await asyncio.sleep(0.01)
-            waiting = self._present(waiting)
-        for connection in waiting:
-            if patient:
-                self._loop.call_later(LOOK_S, self._look, connection, connection.sent, time.monotonic())
-            else:
-                connection.transport.abort()
-
-    def _present(self, connections: list[Connection]) -> list[Connection]:
-        return [c for c in connections if host_of(c).identity in self._connections]
-
-    def _look(self, connection: Connection, sent: int, since: float) -> None:
-        """Whether a command still gets anywhere; for STOP_S it may stand."""
-        if not self._present([connection]):
-            return
-        if connection.sent != sent:
-            sent, since = connection.sent, time.monotonic()
-        if time.monotonic() - since > STOP_S:
-            connection.transport.abort()
-            return
-        self._loop.call_later(LOOK_S, self._look, connection, sent, since)
+            await farewell.end([c for c in mine if c.session.authenticated])
 
     def reload(self) -> None:
         """Certificates and keys as they are now, for the next handshake."""
@@ -351,7 +320,7 @@ class Engine:
         connection = self._connections.get(identity)
         if connection is None:
             return False
-        await self._end([connection], patient=True)
+        await farewell.end([connection], patient=True)
         return True
 
     # --- change hints
