@@ -1,29 +1,27 @@
 """What would be refused if a LoginType were enforced, and what is insecure now: folds over counted logins.
 
-The answer comes from `policy.login.decide`, the function that the listeners use. Counted are logins that succeeded and
-those that were refused by policy already: their clients have to be changed either way. A login with a wrong password
-is left out: refusing it breaks nobody. Where the log does not say whether TLS was in use, nothing is decided.
+The answer comes from `policy.login.decide`, the function that the listeners use, with the exceptions that a listener
+would have for that address now. Counted are logins that succeeded and those that were refused by policy already: their
+clients have to be changed either way. A login with a wrong password is left out: refusing it breaks nobody. Where the
+log does not say whether TLS was in use, nothing is decided; where it does not name the user, an exception for one
+mailbox does not count: the login may be anybody's.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from letterlock.analyze.clients import Advice, advise
 from letterlock.analyze.logs_tally import Entry, Tally, attempt, mechanism, readable
 from letterlock.base import values
 from letterlock.base.facts import LoginFact, LoginResult
 from letterlock.base.values import LoginType
-from letterlock.policy.login import LoginAttempt, LoginRules, decide
-
-
-class Covers(Protocol):
-    """An exception to the policy, as far as it matters here."""
-
-    def covers(self, attempt: LoginAttempt, at: float) -> bool: ...
+from letterlock.policy.exceptions import LoginException
+from letterlock.policy.login import LoginRules, decide
 
 
 @dataclass(slots=True)
@@ -40,7 +38,8 @@ class Group:
     first: float = float("inf")
     last: float = float("-inf")
     told: str = ""
-    covered: bool = True
+    covered: bool = True  # every one of them
+    exceptions: dict[str, LoginException] = field(default_factory=dict)  # those that let them through, by identity
     advice: Advice = Advice("", "")
 
     def add(self, fact: LoginFact, entry: Entry) -> None:
@@ -145,15 +144,34 @@ class Readiness:
         return f"ready: {'yes' if self.ready else 'no'}, {self.refused} of {self.total} logins would be refused"
 
 
+class _InForce:
+    """Exceptions as a listener picks them for an address, now."""
+
+    def __init__(self, exceptions: Iterable[LoginException]) -> None:
+        now = time.time()
+        self._all = tuple(e for e in exceptions if e.active(now))
+        self._of: dict[str, tuple[LoginException, ...]] = {}
+        self.by_identity = {e.identity: e for e in self._all}
+
+    def of(self, fact: LoginFact) -> tuple[LoginException, ...]:
+        """Those that may go for a login."""
+        if not self._all:
+            return ()
+        found = self._of.get(fact.address)
+        if found is None:
+            found = self._of[fact.address] = tuple(e for e in self._all if e.contains(fact.address))
+        return found if fact.user else tuple(e for e in found if not e.mailbox)
+
+
 def judge(
     tally: Tally,
     login_type: LoginType = LoginType.SecureLogin,
     of: frozenset[values.Protocol] = frozenset(values.Protocol),
-    exceptions: Iterable[Covers] = (),
+    exceptions: Iterable[LoginException] = (),
 ) -> Readiness:
     """Ask the policy about every login that was seen."""
     answer = Readiness(login_type=login_type)
-    allowed = tuple(exceptions)
+    in_force = _InForce(exceptions)
     found: dict[tuple[str, str, values.Protocol], Group] = {}
     for fact, entry in tally.facts():
         if fact.protocol not in of:
@@ -165,15 +183,18 @@ def judge(
         if fact.tls is None:
             answer.unknown += entry.count
             continue
-        tried = attempt(fact)
-        if decide(tried, LoginRules(login_type, (mechanism(fact.mechanism),))).allowed:
+        rules = LoginRules(login_type, (mechanism(fact.mechanism),), exceptions=in_force.of(fact))
+        decision = decide(attempt(fact), rules)
+        if decision.allowed and not decision.exception:
             continue
-        covered = any(e.covers(tried, fact.at) for e in allowed)
-        answer.covered += entry.count if covered else 0
-        answer.refused += 0 if covered else entry.count
         group = found.setdefault((fact.address, fact.user, fact.protocol), Group())
         group.add(fact, entry)
-        group.covered = group.covered and covered
+        if decision.allowed:
+            answer.covered += entry.count
+            group.exceptions[decision.exception] = in_force.by_identity[decision.exception]
+        else:
+            answer.refused += entry.count
+            group.covered = False
     for (address, user, protocol), group in found.items():
         every = (group.last - group.first) / (group.logins - 1) if group.logins > 20 else 0.0
         group.advice = advise(group.client, user, protocol, min(group.mechanisms, default=""), every)

@@ -114,7 +114,8 @@ class Config:
     def open(cls, data: Path) -> Config:
         """An existing one; `Refused` when there is none, or when a newer version made it."""
         if not (data / "letterlock.db").is_file():
-            raise Refused(f"{data} is not a data directory; make one with: letterlock init --hostname FQDN")
+            text = f"{data} is not a data directory; make one with: letterlock init --hostname FQDN"
+            raise Refused(text, b"NONEXISTENT")
         try:
             config = cls(data, _connect(data / "letterlock.db", create=False))
             config._migrate()

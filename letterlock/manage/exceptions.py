@@ -106,6 +106,23 @@ def rows(c: Context) -> list[Row]:
     return found
 
 
+def travelled(properties: dict[str, Any]) -> LoginException:
+    """An exception again, from its properties as Get-LoginException answers them."""
+    return LoginException(
+        properties["Identity"],
+        _protocol(properties["Protocol"]),
+        tuple(_ranges(properties["RemoteIPRanges"])),
+        properties["Mailbox"],
+        tuple(properties["Mechanisms"]),
+        properties["AllowClearText"],
+        properties["TlsMinimum"],
+        when(properties["ExpiresOn"]),
+        properties["Owner"],
+        properties["Reason"],
+        when(properties["Created"]),
+    )
+
+
 def _applied(c: Context, p: dict[str, Any], old: LoginException) -> LoginException:
     new = old
     if "Protocol" in p:

@@ -14,13 +14,17 @@ from typing import Any, Final
 
 from letterlock.analyze import logs, readiness, report
 from letterlock.analyze.logs_tally import HOUR, Tally
+from letterlock.analyze.report import day
 from letterlock.base.errors import Refused
 from letterlock.base.values import LoginType, parse_enum
 from letterlock.base.values import Protocol as MailProtocol
+from letterlock.directory.exceptions import LoginExceptions
 from letterlock.manage.context import Context
+from letterlock.manage.exceptions import travelled
 from letterlock.manage.here import Local
 from letterlock.manage.login_logs import COMMON, SHOWN, analyzed_here, analyzed_there, choice, switch
 from letterlock.manage.registry import Cmdlet, Parameter, Row
+from letterlock.policy.exceptions import LoginException
 
 COLUMNS: Final = (
     "IPAddress", "Protocol", "Logins", "Users", "Mechanisms", "Clients", "FirstSeen", "LastSeen", "Source",
@@ -186,6 +190,11 @@ async def insecure(c: Context, p: dict[str, Any]) -> list[Row]:
 
 def _ready_row(address: str, user: str, protocol: MailProtocol, group: readiness.Group) -> Row:
     advice = group.advice
+    text = f"{advice.family}: {advice.text}" if advice.family else advice.text
+    if group.covered:
+        text = "; ".join(f"until {day(e.expires, '%Y-%m-%d')} by {e.identity} ({e.owner})"
+                         for e in group.exceptions.values())  # fmt: skip
+        text = f"Covered {text}. Before then: {advice.text}"
     properties = {
         "IPAddress": address,
         "User": user,
@@ -193,7 +202,7 @@ def _ready_row(address: str, user: str, protocol: MailProtocol, group: readiness
         "Logins": group.logins,
         "LastSeen": stamp(group.last),
         "CoveredByException": group.covered,
-        "Advice": f"{advice.family}: {advice.text}" if advice.family else advice.text,
+        "Advice": text,
     }
     return Row(properties, READY_COLUMNS)
 
@@ -211,11 +220,24 @@ def _ready_warnings(found: readiness.Readiness) -> list[str]:
     return texts
 
 
+async def _exceptions(local: Local, own: bool) -> list[LoginException]:
+    """Those of the data directory, or of the server at `--url`. Logs of other servers are read without one as well."""
+    try:
+        return [travelled(properties) for properties in await local.ask("Get-LoginException")]
+    except Refused as error:
+        if own:
+            raise
+        if error.code != b"NONEXISTENT":
+            local.warn(f"WARNING: login exceptions are not taken into account: {error.text}")
+        return []
+
+
 async def readiness_here(local: Local, p: dict[str, Any]) -> list[Row]:
     """Get-LoginReadiness where the command line runs."""
     analysis, where = await analyzed_here(local, p)
     kind = p.get("LoginType", LoginType.SecureLogin)
-    found = readiness.judge(analysis.tally, kind, p.get("Protocol", frozenset(MailProtocol)), ())
+    exceptions = await _exceptions(local, where.own)
+    found = readiness.judge(analysis.tally, kind, p.get("Protocol", frozenset(MailProtocol)), exceptions)
     if "Report" in p:
         hosts = resolve({address for address, _, _, _ in found.rows}) if p.get("Resolve") else {}
         for text in report.write(Path(p["Report"]), analysis, found, hosts, own=where.own):
@@ -232,7 +254,8 @@ async def login_readiness(c: Context, p: dict[str, Any]) -> list[Row]:
         raise Refused("reports are written where the command line runs: use letterlock get-loginreadiness --report …")
     analysis, where = await analyzed_there(c, p)
     kind = p.get("LoginType", LoginType.SecureLogin)
-    found = readiness.judge(analysis.tally, kind, p.get("Protocol", frozenset(MailProtocol)), ())
+    exceptions = LoginExceptions(c.config).all()
+    found = readiness.judge(analysis.tally, kind, p.get("Protocol", frozenset(MailProtocol)), exceptions)
     if "Report" in p:
         c.messages += report.write(Path(p["Report"]), analysis, found, {}, own=where.own)
     for text in _ready_warnings(found):

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ import pytest
 
 from letterlock.analyze import clients, report
 from letterlock.analyze.logs import analyze
-from letterlock.analyze.readiness import judge, subnet
+from letterlock.analyze.readiness import judge
 from letterlock.base.errors import Malformed, Refused
 from letterlock.base.values import LoginType, Protocol
 from letterlock.manage import CMDLETS, logins
 from letterlock.manage.here import Local
 from letterlock.manage.login_logs import moment
-from letterlock.policy.login import LoginAttempt
+from letterlock.policy.exceptions import LoginException, parse_range
 from tests.analyze.test_exchange_logs import log, row
 from tests.clients.server import PROGRAM
 
@@ -51,8 +53,9 @@ def run(name: str, **named: Any) -> tuple[list[dict[str, Any]], Local, list[str]
     """A cmdlet where the command line runs, without any server."""
     warnings: list[str] = []
 
-    async def nowhere(*_: Any) -> Any:
-        raise AssertionError("no server is needed")
+    async def nowhere(asked: str, *_: Any) -> Any:
+        assert asked == "Get-LoginException", "no server is needed"
+        raise Refused("this is not a data directory", b"NONEXISTENT")
 
     local = Local(CMDLETS, nowhere, warnings.append)
     items = asyncio.run(local(name, named, []))
@@ -139,19 +142,75 @@ def test_nothing_seen_is_not_ready(tmp_path: Path) -> None:
     assert report.history_path(target).read_text() == before
 
 
-class Allowed:
-    """An exception for one subnet until a moment."""
-
-    def covers(self, attempt: LoginAttempt, at: float) -> bool:
-        return subnet(attempt.channel.peer) == "198.51.100.0/24" and attempt.protocol is Protocol.IMAP4 and at > 0
+def exception(text: str = "198.51.100.0/24", **changes: Any) -> LoginException:
+    made = LoginException("e1", Protocol.IMAP4, (parse_range(text),), "", (), True, "", time.time() + 86400, "o", "r")
+    return made._replace(**changes)
 
 
-def test_exceptions_cover(tmp_path: Path) -> None:
-    found = judge(analyze([busy(tmp_path)]).tally, exceptions=[Allowed()])
-    assert (found.refused, found.covered, found.total) == (2, 3, 6)
-    assert {(a, g.covered) for a, _, _, g in found.rows} == {
-        ("198.51.100.7", True), ("198.51.100.8", True), ("203.0.113.5", False), ("203.0.113.7", False),
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "covered"),
+    [
+        ({}, {"198.51.100.7", "198.51.100.8"}),
+        ({"mailbox": "Scanner@contoso.test"}, {"198.51.100.7"}),
+        ({"mailbox": "alice@contoso.test"}, {"198.51.100.8"}),
+        ({"mechanisms": ("LOGIN command",)}, {"198.51.100.7", "198.51.100.8"}),
+        ({"mechanisms": ("PLAIN",)}, set()),
+        ({"protocol": Protocol.POP3}, set()),
+        ({"clear_text": False, "tls_minimum": "1.0"}, set()),  # it lowers the floor, and opens nothing
+        ({"expires": time.time() - 1}, set()),  # an expired one refuses, whenever the login was
+    ],
+)
+def test_exceptions_cover_what_the_listener_would_let_in(
+    tmp_path: Path, changes: dict[str, Any], covered: set[str]
+) -> None:
+    found = judge(analyze([busy(tmp_path)]).tally, exceptions=[exception(**changes)])
+    assert {a for a, _, _, g in found.rows if g.covered} == covered
+    assert found.covered == sum(g.logins for _, _, _, g in found.rows if g.covered)
+    assert found.refused + found.covered == 5 and found.total == 6
+    assert all(set(g.exceptions) == ({"e1"} if g.covered else set()) for _, _, _, g in found.rows)
+
+
+def test_an_exception_for_a_mailbox_does_not_cover_a_login_without_a_name(tmp_path: Path) -> None:
+    line = "Mar  2 08:15:30 mx dovecot: imap-login: Disconnected (tried to use disallowed cleartext auth): user=<>, rip=198.51.100.9, lip=192.0.2.1, session=<a>"
+    name = tmp_path / "mail.log"
+    name.write_text(line + "\n")
+    tally = analyze([str(name)]).tally
+    assert judge(tally, exceptions=[exception(mailbox="a@contoso.test")]).refused == 1
+    assert judge(tally, exceptions=[exception()]).covered == 1
+
+
+def test_a_login_by_two_mechanisms_is_covered_when_both_are(tmp_path: Path) -> None:
+    rows = [row(1, 0, "OpenSession", ",,"), row(1, 1, "login", "a *****,R=OK,", user="a")]
+    rows += [row(2, 0, "OpenSession", ",,"), row(2, 1, "authenticate", "PLAIN,R=OK,", user="a")]
+    tally = analyze([log(tmp_path / "a.LOG", *rows)]).tally
+    (only,) = judge(tally, exceptions=[exception("198.51.100.20", mechanisms=("LOGIN command",))]).rows
+    assert not only[3].covered
+    (both,) = judge(tally, exceptions=[exception("198.51.100.20")]).rows
+    assert both[3].covered
+
+
+def test_logs_of_another_server_with_the_exceptions_of_this_one(tmp_path: Path) -> None:
+    name, data = busy(tmp_path), tmp_path / "data"
+
+    def ours(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PROGRAM, *words, "--data", str(data)], capture_output=True, text=True, timeout=60, check=True
+        )
+
+    ours("init", "--hostname", "mail.contoso.test")
+    until = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=90)).date().isoformat()
+    ours("new-loginexception", "--protocol", "Imap", "--remote-ipranges", "198.51.100.7", "--owner", "print room",
+         "--reason", "old scanner", "--expires-on", until)  # fmt: skip
+    done = ours("get-loginreadiness", "--path", name, "--output", "json")
+    rows = {r["IPAddress"]: r for r in json.loads(done.stdout)}
+    assert [a for a, r in rows.items() if r["CoveredByException"]] == ["198.51.100.7"]
+    assert rows["198.51.100.7"]["Advice"].startswith(f"Covered until {until} by ")
+    assert "(print room)" in rows["198.51.100.7"]["Advice"]
+    assert done.stderr.splitlines()[-1] == "ready: no, 3 of 6 logins would be refused"
+    assert "2 logins are covered by exceptions" in done.stderr
+    (data / "letterlock.db").write_bytes(b"not a database")
+    done = ours("get-loginreadiness", "--path", name)
+    assert "exceptions are not taken into account" in done.stderr and "5 of 6 logins" in done.stdout
 
 
 def test_plain_text_authentication_refuses_what_shows_the_password(tmp_path: Path) -> None:
