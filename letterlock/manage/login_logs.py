@@ -121,8 +121,9 @@ def _own(folders: list[tuple[str, str]]) -> list[str]:
     if not found:
         places = ", ".join(folder for folder, _ in folders)
         raise Refused(
-            f"there is no protocol log in {places}; switch it on with: Set-ImapSettings -ProtocolLogEnabled $true; "
-            "Set-PopSettings -ProtocolLogEnabled $true, then Restart-Service; or name files with -Path"
+            f"there is no protocol log in {places}: nobody has come yet, or it is off; it is switched on with: "
+            "Set-ImapSettings -ProtocolLogEnabled $true; Set-PopSettings -ProtocolLogEnabled $true, then "
+            "Restart-Service; -Path names other files"
         )
     return found
 

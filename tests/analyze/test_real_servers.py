@@ -6,12 +6,10 @@ Dovecot takes a client on its own address for secure, so the clients come from 1
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import getpass
 import grp
 import imaplib
-import json
 import os
 import poplib
 import pwd
@@ -32,7 +30,7 @@ from letterlock.analyze.logs_tally import readable
 from letterlock.base.facts import LoginResult
 from letterlock.base.values import Protocol, Tls
 from tests.analyze.test_exchange_logs import facts
-from tests.clients.server import PASSWORD, Server, free_ports
+from tests.clients.server import PASSWORD, free_ports
 from tests.programs import need, path
 
 HOST = "127.0.0.2"
@@ -345,50 +343,3 @@ def test_postfix(dovecot: Callable[[bool], Dovecot], place: Path, level: int) ->
     assert ("clear@example.com", LoginResult.SUCCEEDED) in exposed
     assert {result for _, result in exposed} <= {LoginResult.SUCCEEDED, LoginResult.FAILED}
     assert {f.user: f.tls for f in found}["tls@example.com"] is Tls.STARTTLS
-
-
-def test_our_own_log_of_mixed_clients(tmp_path: Path) -> None:
-    """From the running server, by the cmdlets, without naming a file."""
-    server = Server(
-        tmp_path,
-        settings="Set-ImapSettings -LoginType PlainTextLogin -ProtocolLogEnabled $true\n"
-        "Set-PopSettings -LoginType SecureLogin -ProtocolLogEnabled $true",
-    )
-    server.start()
-    try:
-        plain = imaplib.IMAP4("127.0.0.1", server.imap, timeout=20)
-        plain.xatom("ID", '("name" "Old Printer" "version" "1.0")')
-        plain.login("alice@demo.test", PASSWORD)
-        plain.logout()
-        sasl = imaplib.IMAP4("127.0.0.1", server.imap, timeout=20)
-        sasl.authenticate("PLAIN", lambda _: b"\0bob@demo.test\0" + PASSWORD.encode())
-        sasl.logout()
-        upgraded = imaplib.IMAP4("localhost", server.imap, timeout=20)
-        upgraded.starttls(server.context())
-        upgraded.login("bob@demo.test", PASSWORD)
-        upgraded.logout()
-        server.imap_client().logout()
-        server.pop_client("bob@demo.test").quit()
-        for command in (
-            "USER alice@demo.test",
-            "AUTH PLAIN",
-            "AUTH PLAIN " + base64.b64encode(b"\0bob@demo.test\0x").decode(),
-        ):
-            pop = poplib.POP3("127.0.0.1", server.pop, timeout=20)
-            with pytest.raises(poplib.error_proto):
-                pop._shortcmd(command)  # type: ignore[attr-defined]
-            pop.quit()
-    finally:
-        server.stop()
-    rows = json.loads(server.run("get-insecurelogin", "--group-by", "User", "--output", "json").stdout)
-    assert [(r["Users"], r["Protocol"], r["Logins"], r["Mechanisms"], r["Clients"]) for r in rows] == [
-        (["alice@demo.test"], "Imap", 1, ["LOGIN command"], ["Old Printer 1.0"]),
-        (["bob@demo.test"], "Imap", 1, ["PLAIN"], []),
-        (["bob@demo.test"], "Pop", 1, ["PLAIN"], []),
-    ]
-    (refused,) = json.loads(server.run("get-insecurelogin", "--refused", "--output", "json").stdout)
-    assert refused["Refusals"] == 3 and "Clear-text login is not allowed" in refused["Told"]
-    ready = server.run("get-loginreadiness").stdout.splitlines()
-    assert ready[-1] == "ready: no, 5 of 8 logins would be refused"
-    imap_only = server.run("get-loginreadiness", "--protocol", "Pop,Imap", "--login-type", "PlainTextLogin").stdout
-    assert imap_only.splitlines()[-1] == "ready: yes, 0 of 8 logins would be refused"
