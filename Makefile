@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Debian packages of the real clients and servers that the tests and benchmarks talk to.
-TEST_PACKAGES := dovecot-imapd dovecot-pop3d postfix curl isync getmail6 fetchmail offlineimap3 mutt neomutt tmux openssl ca-certificates
+TEST_PACKAGES := dovecot-imapd dovecot-pop3d postfix curl isync getmail6 fetchmail offlineimap3 mutt neomutt tmux openssl ca-certificates chromium
 BENCH_PACKAGES := dovecot-imapd
 
 .PHONY: demo install test bench lint docs clean test-packages

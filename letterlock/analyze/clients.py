@@ -21,6 +21,7 @@ class Family(NamedTuple):
     advice: str
     source: str
     user: str = ""
+    device: bool = False  # has no keyboard to set it at, and may be unable to do better
 
 
 class Advice(NamedTuple):
@@ -29,6 +30,7 @@ class Advice(NamedTuple):
     family: str  # "" where it was not recognised
     text: str
     source: str = ""
+    device: bool = False
 
 
 GENERAL: Final = {
@@ -79,6 +81,7 @@ FAMILIES: Final = (
         " no such option needs a relay of its own, or an exception.",
         "https://manualmachine.com/hp/cm4730/905485-user-manual",
         r"^(?:hp|laserjet|officejet)[-_.]?\d*",
+        device=True,
     ),
     Family(
         "Ricoh multi-function printer",
@@ -86,6 +89,7 @@ FAMILIES: Final = (
         "Mail server settings: SMTPS (SMTP over SSL), or SMTPS (StartTLS); for fetching, POP3 or IMAP4 with SSL on.",
         "https://manual.na.cloudstream.ricoh.com/en/Content/funct/sys/email.htm",
         r"^(?:ricoh|aficio)",
+        device=True,
     ),
     Family(
         "Xerox multi-function printer",
@@ -95,6 +99,7 @@ FAMILIES: Final = (
         "each.",
         "https://manualmachine.com/xerox/altalinkb8045/16364461-administrator-guide",
         r"^(?:xerox|workcentre)",
+        device=True,
     ),
     Family(
         "Canon imageRUNNER",
@@ -102,6 +107,7 @@ FAMILIES: Final = (
         "Settings, E-Mail/I-Fax, Authentication/Encryption: Allow SSL (SMTP send) and Allow SSL (POP) on.",
         "https://manualarchiveguide.com/manuals/Canon-DU7-1178-000-Service-Manual-2845610?page=56",
         r"^(?:canon|imagerunner)",
+        device=True,
     ),
     Family(
         "Konica Minolta bizhub",
@@ -110,6 +116,7 @@ FAMILIES: Final = (
         " for receiving (POP).",
         "https://www.manualowl.com/m/Konica%20Minolta/bizhub-20/Manual/221497?page=81",
         r"^(?:bizhub|konica)",
+        device=True,
     ),
     Family(
         "Kyocera printer",
@@ -117,6 +124,7 @@ FAMILIES: Final = (
         "Command Center RX, Function Settings, E-mail: SMTP security and POP3 security SSL/TLS or STARTTLS.",
         "http://www.manualowl.com/m/Kyocera/TASKalfa-4551ci/Manual/370445?page=47",
         r"^(?:kyocera|taskalfa|ecosys)",
+        device=True,
     ),
     Family(
         "Brother printer",
@@ -124,6 +132,7 @@ FAMILIES: Final = (
         "Web Based Management, Network, Protocol, POP3/IMAP4/SMTP: SSL/TLS, with the port that belongs to it.",
         "https://www.manualslib.com/manual/355711/Brother-Mfc-9840cdw.html?page=141",
         r"^(?:brother|mfc-|dcp-)",
+        device=True,
     ),
     Family(
         "Epson printer",
@@ -132,6 +141,7 @@ FAMILIES: Final = (
         "encrypted there: choose SMTP AUTH.",
         "https://download4.epson.biz/sec_pubs/wf-c21000_series/useg/tc/GUID-0CF50114-406B-47D8-9B72-C8F1B81FAA53.htm",
         r"^(?:epson|workforce)",
+        device=True,
     ),
     Family(
         "Other scanner, printer or fax",
@@ -140,6 +150,7 @@ FAMILIES: Final = (
         "exception for their address.",
         "https://www.easymanua.ls/fuji-xerox/docucentre-iv-c2260/manual/640397?p=583",
         r"^(?:scan|scanner|scan2mail|printer|print|mfp|copier|kopierer|drucker|fax)(?:[-_.\d@]|$)",
+        device=True,
     ),
     Family(
         "Jira",
@@ -240,11 +251,10 @@ def advise(client: str, user: str, protocol: Protocol, mechanism: str = "", ever
     found = family(client, user)
     general = GENERAL[protocol]
     if found is not None:
-        return Advice(found.name, found.advice, found.source)
+        return Advice(found.name, found.advice, found.source, found.device)
     if mechanism == "APOP":
         general += " APOP does not replace TLS."
     if 0 < every_s <= 900:
-        return Advice(
-            "", f"{general} It logs in on its own every {max(1, round(every_s / 60))} min: a device or a script."
-        )
+        text = f"{general} It logs in on its own every {max(1, round(every_s / 60))} min: a device or a script."
+        return Advice("", text, device=True)
     return Advice("", general)

@@ -48,6 +48,7 @@ class FileReport:
     unreadable: int = 0
     problems: list[tuple[int, str]] = field(default_factory=list)  # (line number, sentence); the first few
     notes: list[str] = field(default_factory=list)
+    servers: set[str] = field(default_factory=set)  # whose logins a syslog file holds
 
     def bad(self, number: int, why: str, line: bytes = b"") -> None:
         """Count a line that cannot be read; the first few are kept to be shown."""

@@ -71,6 +71,7 @@ class MailServers(Messages):
         if fields is None:
             self.report.bad(number, "a login of Dovecot without its fields", rest)
             return True
+        self.report.servers.add("Dovecot")
         user, method = fields.groups()
         rip, _, tail = rest_of_it.partition(b", ")
         in_line = _SESSION.search(tail)
@@ -126,6 +127,7 @@ class MailServers(Messages):
         protocol = _protocol(service)
         if protocol is None:
             return
+        self.report.servers.add("Cyrus")
         always = service.endswith((b"imaps", b"pop3s"))
         start = message.find(b"event=login.")
         if start >= 0:
@@ -204,6 +206,7 @@ class MailServers(Messages):
         if found is None or protocol is None:
             self.report.bad(number, "a login of Courier that cannot be read", message)
             return
+        self.report.servers.add("Courier")
         failed, what, value, ip, tail = found.groups()
         tls: Tls | None = Tls.STARTTLS if b"starttls=1" in tail else None if failed else Tls.NONE
         if service.endswith(b"-ssl"):

@@ -94,6 +94,7 @@ class SmtpServers(Messages):
             result, method = LoginResult.FAILED, found[2]
             user = found[3].partition(b"sasl_username=")[2]
             session.failed += 1
+        self.report.servers.add("Postfix")
         service = plain_text(tag)
         self._services.add(service)
         fact = LoginFact(
@@ -156,6 +157,7 @@ class SmtpServers(Messages):
         """A message that came in after a login, or a login that failed."""
         found = _EXIM_IN.match(rest)
         if found:
+            self.report.servers.add("Exim")
             self._exim_in(at, found[2], number)
             return True
         found = _EXIM_FAILED.match(rest)

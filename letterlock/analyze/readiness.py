@@ -41,6 +41,7 @@ class Group:
     covered: bool = True  # every one of them
     exceptions: dict[str, LoginException] = field(default_factory=dict)  # those that let them through, by identity
     advice: Advice = Advice("", "")
+    over_tls: float = 0.0  # it logged in over TLS later than its last login here: it was changed, it seems
 
     def add(self, fact: LoginFact, entry: Entry) -> None:
         """One more entry."""
@@ -132,6 +133,8 @@ class Readiness:
     unknown: int = 0
     wrong: int = 0  # failed logins, which are not counted
     login_type: LoginType = LoginType.SecureLogin
+    seen: set[values.Protocol] = field(default_factory=set)
+    secure: dict[tuple[str, str, values.Protocol], float] = field(default_factory=dict)  # last login over TLS
 
     @property
     def ready(self) -> bool:
@@ -180,14 +183,18 @@ def judge(
             answer.wrong += entry.count
             continue
         answer.total += entry.count
+        answer.seen.add(fact.protocol)
         if fact.tls is None:
             answer.unknown += entry.count
             continue
         rules = LoginRules(login_type, (mechanism(fact.mechanism),), exceptions=in_force.of(fact))
         decision = decide(attempt(fact), rules)
+        who = (fact.address, fact.user, fact.protocol)
         if decision.allowed and not decision.exception:
+            if fact.tls is not values.Tls.NONE:
+                answer.secure[who] = max(answer.secure.get(who, 0.0), entry.last)
             continue
-        group = found.setdefault((fact.address, fact.user, fact.protocol), Group())
+        group = found.setdefault(who, Group())
         group.add(fact, entry)
         if decision.allowed:
             answer.covered += entry.count
@@ -198,6 +205,8 @@ def judge(
     for (address, user, protocol), group in found.items():
         every = (group.last - group.first) / (group.logins - 1) if group.logins > 20 else 0.0
         group.advice = advise(group.client, user, protocol, min(group.mechanisms, default=""), every)
+        later = answer.secure.get((address, user, protocol), 0.0)
+        group.over_tls = later if later > group.last else 0.0
         answer.rows.append((address, user, protocol, group))
     answer.rows.sort(key=lambda row: (row[3].covered, -row[3].logins, row[0], row[1]))
     return answer

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from letterlock.analyze import logs, readiness, report
+from letterlock.analyze.charts import day
 from letterlock.analyze.logs_tally import HOUR, Tally
-from letterlock.analyze.report import day
 from letterlock.base.errors import Refused
 from letterlock.base.values import LoginType, parse_enum
 from letterlock.base.values import Protocol as MailProtocol

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from letterlock.analyze.logs import FORMATS, Options, analyze
 from letterlock.analyze.readiness import judge
 from tests.analyze.test_exchange_logs import HEAD, facts, insecure, log, row
 from tests.clients.server import PROGRAM
+from tests.programs import need, path
 
 PIECES = [
     HEAD, "#Fields: command,dateTime", "2026-03-02T08:17:01.000Z,00000000000000B0,1,192.0.2.10:143,1.2.3.4:5,", "login", ",",
@@ -37,9 +39,9 @@ LINES = (
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(LINES, st.binary(max_size=2000)), form=st.sampled_from(FORMATS))
 def test_no_reader_fails(tmp_path: Path, content: bytes, form: str) -> None:
-    path = tmp_path / "any.log"
-    path.write_bytes(content)
-    found = analyze([str(path)], Options(form))
+    name = tmp_path / "any.log"
+    name.write_bytes(content)
+    found = analyze([str(name)], Options(form))
     judge(found.tally)
     for text in found.warnings():
         assert text.isprintable()
@@ -96,6 +98,35 @@ def test_the_report_holds_nothing_that_runs(tmp_path: Path) -> None:
     assert "\x1b" not in text and "&lt;script&gt;" in text
 
 
+def dumped(page: Path, profile: Path) -> str:
+    """A page's DOM after a browser has loaded it and run what runs."""
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+    done = subprocess.run(
+        [path("chromium"), *words, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_in_a_browser_hostile_text_is_text(tmp_path: Path) -> None:
+    need("chromium")
+    analysis = analyze([evil_log(tmp_path)])
+    report.write(tmp_path / "r.html", analysis, judge(analysis.tally), {"<b>1": "<img src=x onerror=alert(1)>"})
+    whole = dumped(tmp_path / "r.html", tmp_path / "profile")
+    page = Page()
+    page.feed(whole)
+    assert not page.tags & {"script", "img", "iframe", "object", "form"} and "circle" not in page.tags
+    assert {"table", "svg", "rect"} <= page.tags and not any(a.startswith("on") for a in page.attributes)
+    for text in ("&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m", "&lt;img src=x onerror=alert(1)&gt;"):
+        assert text in whole
+    # the browser runs what is not escaped: the test can fail
+    open_page = tmp_path / "open.html"
+    open_page.write_text("<!doctype html><p>x<script>document.body.append(document.createElement('form'))</script>")
+    page = Page()
+    page.feed(dumped(open_page, tmp_path / "other"))
+    assert page.tags >= {"script", "form"}
+
+
 @pytest.mark.parametrize("form", ["table", "list", "json", "csv"])
 def test_nothing_reaches_terminal_or_spreadsheet(tmp_path: Path, form: str) -> None:
     name = evil_log(tmp_path)
@@ -139,8 +170,6 @@ def test_progress_since_the_last_report(tmp_path: Path) -> None:
         analysis = analyze([day(*clients)])
         assert insecure(analysis) and facts(analysis)
         report.write(target, analysis, judge(analysis.tally), {})
-    text = target.read_text("utf-8")
-    assert (
-        "Clients left to change: 2 then, 1 now. Done or not seen any more: 2, of which 1 now log in over TLS. New: 1."
-        in text
-    )
+    tiles = re.findall(r"<b>([^<]*)</b>([^<]*)<", target.read_text("utf-8").partition("Progress since")[2])
+    assert [figure for figure, _ in tiles[:4]] == ["2 → 1", "1", "1", "1"]  # left, over TLS now, not seen, new
+    assert "log in over TLS now" in tiles[1][1] and "new" in tiles[3][1]

@@ -226,7 +226,7 @@ def test_the_report_is_written_and_says_what_the_cmdlet_says(tmp_path: Path) -> 
     _, _, warnings = run("Get-LoginReadiness", Path=busy(tmp_path), Report=str(target), Resolve=False)
     assert f"written: {target}" in warnings
     text = target.read_text("utf-8")
-    for wanted in ("5 of 6 logins would be refused", "scanner@contoso.test", "Set-ImapSettings -Server $_.Name -LoginType SecureLogin",
+    for wanted in ("5 of 6 logins would be refused", "scanner@contoso.test", "Set-ImapSettings -Server $server.Name -LoginType SecureLogin",
                    "disable_plaintext_auth = yes", "auth_allow_cleartext = no", "<rect class=\"Insecure\""):  # fmt: skip
         assert wanted in text
     assert len(json.loads(report.history_path(target).read_text())["reports"]) == 1
