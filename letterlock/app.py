@@ -25,6 +25,7 @@ from letterlock.base.errors import LetterlockError, Malformed, Refused
 from letterlock.base.settings import AdminSettings
 from letterlock.base.values import ListChange, Secret
 from letterlock.directory.accounts import Accounts
+from letterlock.directory.certificate_names import Wish
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.servers import Peer, Servers
@@ -37,6 +38,7 @@ from letterlock.runtime import privileges
 from letterlock.runtime.admin import AdminService
 from letterlock.runtime.supervisor import Server, cores
 from letterlock.store.sqlite import SqliteStore
+from letterlock.tls import ignore_undecodable_names
 
 MAX_REQUEST = 1 << 20
 MAX_WORKERS = 256
@@ -57,7 +59,8 @@ class Letterlock:
             (data / "mailboxes").mkdir(mode=0o700)
             config = Config.create(data, hostname, name, port_offset)
             certificates = Certificates(config)
-            certificates.publish(certificates.create([config.fqdn], "Letterlock", ("IMAP", "POP", "SMTP"), "init"))
+            certificates.create(Wish([config.fqdn]), ("IMAP", "POP", "SMTP"), "init")
+            certificates.publish()
             config.close()
         except BaseException:
             for path in data.iterdir():
@@ -309,6 +312,7 @@ def _administration(server: Server) -> AdminService:
 @asynccontextmanager
 async def _running(config: Config, workers: int) -> AsyncIterator[Server]:
     """A server with its automatic services, control socket and log writer."""
+    ignore_undecodable_names()
     server = Server(config, workers)
     server.services["LetterlockAdmin"] = _administration(server)
     flusher = asyncio.create_task(server.flush_logs())

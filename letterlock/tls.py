@@ -1,14 +1,22 @@
 """The TLS profile: what our listeners speak, as data, and contexts made from it.
 
 TLS 1.2 is the floor; with 1.2 only forward-secret AEAD suites; no compression, no renegotiation; session tickets are on
-(RFC 5077, RFC 8446 §2.2). ALPN is strict on the always-TLS ports (cross-protocol attacks): a client that offers ALPN
-must offer our protocol. OpenSSL goes on without ALPN when nothing matches, so `client_hello_alpn` reads the offer.
+(RFC 5077, RFC 8446 §2.2), under keys that all workers share. ALPN is strict on the always-TLS ports (cross-protocol
+attacks): a client that offers ALPN must offer our protocol. OpenSSL goes on without ALPN when nothing matches, so
+`client_hello_alpn` reads the offer.
 """
 
 from __future__ import annotations
 
+import _ssl
+import ctypes
+import functools
+import hashlib
+import hmac
 import ssl
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +35,17 @@ VERSIONS: Final = {
 }
 
 
-def server_context(certificate: Path, key: Path, alpn: list[str], minimum: str = "1.2") -> ssl.SSLContext:
+# the name a client asks for → another context, or None to go on with this one
+ByName = Callable[[str], ssl.SSLContext | None]
+
+
+def server_context(
+    certificate: Path, key: Path, alpn: list[str], minimum: str = "1.2", by_name: ByName | None = None
+) -> ssl.SSLContext:
     """A server's context; `Refused` with one clear line when certificate or key cannot be used.
 
     `minimum` is the oldest TLS version; below 1.2 somebody has decided so deliberately (TlsMinimum, an exception).
+    `by_name` is asked when a client names a host (SNI, RFC 6066 §3); it must not raise.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with warnings.catch_warnings():
@@ -41,8 +56,67 @@ def server_context(certificate: Path, key: Path, alpn: list[str], minimum: str =
     context.num_tickets = 1  # a client that resumes gets a new one each time; the second of OpenSSL's two is waste
     if alpn:
         context.set_alpn_protocols(alpn)
+    if by_name is not None:
+        ask = by_name
+
+        def named(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            other = ask(name) if name else None
+            if other is not None:
+                connection.context = other
+
+        context.sni_callback = named
     reload(context, certificate, key)
     return context
+
+
+def ignore_undecodable_names() -> None:
+    """For a process that serves: a name outside ASCII (SNI) gets an alert and prints no traceback.
+
+    The ssl module decodes the name before anybody is asked, and reports what it cannot decode as an error of ours.
+    """
+    before = sys.unraisablehook
+
+    def report(what: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(what.exc_value, UnicodeDecodeError) and isinstance(what.object, bytes)):
+            before(what)
+
+    sys.unraisablehook = report
+
+
+_SET_TICKET_KEYS: Final = 59  # SSL_CTRL_SET_TLSEXT_TICKET_KEYS
+_TICKET_KEYS: Final = 80  # name 16, HMAC 32, AES 32; OpenSSL is asked before it is relied upon
+
+
+@functools.cache
+def _ssl_ctx_ctrl() -> Callable[..., int] | None:
+    """SSL_CTX_ctrl of the OpenSSL that the ssl module uses; None where it cannot be reached (hidden, not CPython)."""
+    if sys.implementation.name != "cpython":
+        return None
+    try:
+        function = ctypes.CDLL(_ssl.__file__).SSL_CTX_ctrl
+    except (AttributeError, OSError):
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p)
+    function.restype = ctypes.c_long
+    return function
+
+
+def share_tickets(context: ssl.SSLContext, secret: bytes, purpose: str) -> bool:
+    """Encrypt session tickets under keys made from `secret`: contexts with the same ones take each other's tickets.
+
+    A ticket is good for one `purpose` (a service and its certificate) and no other, so that no session is carried from
+    one virtual host to another. The ssl module has no such call; where the library's own cannot be reached this answers
+    False, and each process goes on with keys of its own.
+    """
+    control = _ssl_ctx_ctrl()
+    if control is None:
+        return False
+    # PyObject_HEAD, and then the first member of PySSLContext: its SSL_CTX
+    pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
+    if pointer is None or control(pointer, _SET_TICKET_KEYS, 0, None) != _TICKET_KEYS:
+        return False
+    keys = b"".join(hmac.digest(secret, f"{purpose}\0{part}".encode(), hashlib.sha512) for part in range(2))
+    return control(pointer, _SET_TICKET_KEYS, _TICKET_KEYS, keys[:_TICKET_KEYS]) == 1
 
 
 def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

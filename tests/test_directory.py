@@ -13,6 +13,7 @@ import pytest
 from letterlock import tls
 from letterlock.base.errors import Malformed, Refused
 from letterlock.directory.accounts import Accounts
+from letterlock.directory.certificate_names import Wish
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.verifiers import Verifier, hash_password
@@ -74,8 +75,8 @@ def test_verifier(config: Config) -> None:
 
 def test_certificates_by_name_and_the_wildcard_rule(config: Config) -> None:
     store = Certificates(config)
-    plain = store.create(["mail.example.com"], "one", ("IMAP",), "test")
-    wild = store.create(["*.example.org"], "two", (), "test")
+    plain = store.create(Wish(["mail.example.com"]), ("IMAP",), "test")
+    wild = store.create(Wish(["*.example.org"]), (), "test")
     assert (plain.key.stat().st_mode & 0o777) == 0o600
     assert store.choose("mail.example.com", "IMAP")[0].thumbprint == plain.thumbprint
     assert store.choose("a.example.org", "IMAP")[0].thumbprint == wild.thumbprint
@@ -84,12 +85,12 @@ def test_certificates_by_name_and_the_wildcard_rule(config: Config) -> None:
             store.choose(name, "IMAP")
     with pytest.raises(Refused, match="Set-ImapSettings -X509CertificateName"):
         store.enable(wild, ["IMAP"], "test")
-    assert store.enable(plain, ["pop"], "test").services == ("IMAP", "POP")
+    assert store.enable(plain, ["POP"], "test").services == ("IMAP", "POP")
 
 
 def test_a_strict_verifier_accepts_the_certificate(config: Config) -> None:
     need("openssl")
-    made = Certificates(config).create(["mail.example.com"], "x", (), "test")
+    made = Certificates(config).create(Wish(["mail.example.com"]), (), "test")
     command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "mail.example.com"]
     done = subprocess.run([*command, "-CAfile", str(made.file), str(made.file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -112,6 +113,6 @@ def test_alpn_is_read_from_a_real_client_hello() -> None:
 
 def test_a_key_that_does_not_fit_is_one_clear_line(config: Config, tmp_path: Path) -> None:
     store = Certificates(config)
-    one, two = store.create(["a.example.com"], "", (), "test"), store.create(["b.example.com"], "", (), "test")
+    one, two = (store.create(Wish([n]), (), "test") for n in ("a.example.com", "b.example.com"))
     with pytest.raises(Refused, match="cannot be used"):
         tls.server_context(one.file, two.key, [])

@@ -85,6 +85,14 @@ MIGRATIONS: Final = (
     CREATE TABLE logon (account TEXT NOT NULL, protocol TEXT NOT NULL, at TEXT NOT NULL, address TEXT NOT NULL,
       client TEXT NOT NULL, PRIMARY KEY (account, protocol)) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE certificate ADD COLUMN exportable INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE certificate ADD COLUMN revoked TEXT NOT NULL DEFAULT '';
+    CREATE TABLE certificate_request (
+      thumbprint TEXT PRIMARY KEY, friendly_name TEXT NOT NULL, services TEXT NOT NULL, exportable INTEGER NOT NULL,
+      created TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE acme_order (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

@@ -67,7 +67,9 @@ def default(items: list[Item]) -> str:
     if not items:
         return ""
     columns = items[0]["columns"]
-    return as_table(items, columns) if columns else as_list(items)
+    if not columns:
+        return as_list(items)
+    return as_table([{**i, "shown": {**i["shown"], **i.get("cells", {})}} for i in items], columns)
 
 
 def render(items: list[Item], form: str) -> str:

@@ -28,11 +28,12 @@ MISSPELT: Final = {
 class Row:
     """An object that a cmdlet answers: properties in order, and the columns of its default table.
 
-    `columns` empty: it is shown as a list.
+    `columns` empty: it is shown as a list. `cells`: what the default table shows instead of the property's value.
     """
 
     properties: dict[str, Any]
     columns: tuple[str, ...] = ()
+    cells: Mapping[str, str] = field(default_factory=dict)
 
     def wire(self) -> dict[str, Any]:
         """For the control socket and `--output json`; `shown` keeps what a list prints."""
@@ -40,6 +41,7 @@ class Row:
             "properties": {k: to_json(v) for k, v in self.properties.items()},
             "shown": {k: show(v) for k, v in self.properties.items()},
             "columns": list(self.columns),
+            **({"cells": dict(self.cells)} if self.cells else {}),
         }
 
 

@@ -8,6 +8,7 @@ What only one place may decide (limits, the price of failures, log files) is ask
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Final, Protocol
 from letterlock.base.errors import Refused
 from letterlock.directory import sightings
 from letterlock.directory.accounts import Accounts
-from letterlock.directory.certificates import Certificate, Certificates
+from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.exceptions import LoginExceptions
 from letterlock.directory.logons import Logons
@@ -30,8 +31,9 @@ from letterlock.policy.limits import FailureThrottle, canonical
 from letterlock.policy.login import Channel, decide, tls_rank
 from letterlock.runtime import farewell, handover
 from letterlock.runtime.connection import Connection
+from letterlock.runtime.contexts import Contexts
 from letterlock.runtime.host import ConnectionHost
-from letterlock.runtime.kinds import KINDS, choose, make_context, rules_of, tls_floor
+from letterlock.runtime.kinds import KINDS, rules_of, tls_floor
 from letterlock.runtime.listeners import EXCEPTIONS_ONLY, IMPLICIT
 from letterlock.session import Session
 from letterlock.store.sqlite import SqliteStore
@@ -59,32 +61,25 @@ class Instance:
         self.rules = rules_of(settings)
         self.connections: set[Connection] = set()
         self._minimum = tls_floor(settings)
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._contexts = Contexts(engine.certificates, name, settings, engine.ticket_secret)
         self._known: tuple[tuple[Peer, ...], ssl.SSLContext] | None = None
-        self._certificate: Certificate
         self.reload()
 
     def reload(self) -> None:
         """Certificate and key as they are now, for the next handshake; `Refused` when they cannot be used."""
-        if self.kind.back:
-            return
-        self._certificate = choose(self.engine.certificates, self.name, self.settings)
-        self._contexts = {}
-        self._context(self._minimum)
+        if not self.kind.back:
+            self._contexts.reload(self._minimum)
 
-    def _context(self, minimum: str) -> ssl.SSLContext:
-        context = self._contexts.get(minimum)
-        if context is None:
-            context = make_context(self._certificate, self.name, minimum)
-            self._contexts[minimum] = context
-        return context
+    def share_tickets(self, secret: bytes) -> None:
+        """The secret behind session tickets has changed."""
+        self._contexts.share_tickets(secret)
 
     def context(self, connection: Connection) -> ssl.SSLContext:
         """The TLS context for a client: an exception may give its address an older floor."""
         if self.kind.back:
             return self._for_servers()
         floors = [e.tls_minimum for e in connection.rules.exceptions if e.tls_minimum]
-        return self._context(min([self._minimum, *floors]))
+        return self._contexts.context(min([self._minimum, *floors]))
 
     def _for_servers(self) -> ssl.SSLContext:
         peers = tuple(self.engine.servers.all())
@@ -194,6 +189,7 @@ class Engine:
         self._watchers: dict[str, set[Connection]] = {}
         self._hinted: set[str] = set()
         self._adopting: set[asyncio.Task[None]] = set()
+        self.ticket_secret = os.urandom(32)  # until the supervisor gives one to all workers
         self._loop = asyncio.get_running_loop()
 
     def warn(self, text: str) -> None:
@@ -280,6 +276,12 @@ class Engine:
                 instance.reload()
             except Refused as error:
                 self.warn(error.text)
+
+    def share_tickets(self, secret: bytes) -> None:
+        """Session tickets are made under this secret, which all workers have, from now on."""
+        self.ticket_secret = secret
+        for instance in [*self.current.values(), *self.retired]:
+            instance.share_tickets(secret)
 
     # --- connections
 

@@ -44,9 +44,11 @@ def choose(certificates: Certificates, name: str, settings: Any) -> Certificate:
     return certificates.choose(settings.X509CertificateName, KINDS[name].certificate)[0]
 
 
-def make_context(certificate: Certificate, name: str, minimum: str) -> ssl.SSLContext:
+def make_context(
+    certificate: Certificate, name: str, minimum: str, by_name: tls.ByName | None = None
+) -> ssl.SSLContext:
     """A front end's TLS context; `Refused` when the certificate cannot be used."""
-    return tls.server_context(certificate.file, certificate.key, [KINDS[name].alpn], minimum)
+    return tls.server_context(certificate.file, certificate.key, [KINDS[name].alpn], minimum, by_name)
 
 
 def tls_floor(settings: Any) -> str:

@@ -19,15 +19,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from letterlock.base.errors import Refused
-from letterlock.base.values import StartType
+from letterlock.base.values import Binding, StartType
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import SERVICES, Config
 from letterlock.directory.exceptions import LoginExceptions
 from letterlock.policy.exceptions import WARN_S
 from letterlock.runtime.admin import AdminService
+from letterlock.runtime.certificates import CertificateWatch
 from letterlock.runtime.engine import Engine
 from letterlock.runtime.kinds import KINDS
+from letterlock.runtime.listeners import Listeners
 from letterlock.runtime.service import BackEnd, Service
 from letterlock.runtime.workers import LocalWorker, ProcessWorker
 from letterlock.store.sqlite import SqliteStore
@@ -63,6 +65,8 @@ class Server:
         self._replacing: set[asyncio.Task[None]] = set()
         self._closing = False
         self._reminder: asyncio.TimerHandle | None = None
+        self.ticket_secret = os.urandom(32)
+        self._watch = CertificateWatch(self)
         self.workers: list[LocalWorker | ProcessWorker]
         if workers > 1 and hasattr(socket, "send_fds") and sys.platform == "linux":
             self.workers = [ProcessWorker(self, n + 1) for n in range(workers)]
@@ -279,6 +283,7 @@ class Server:
         automatic = [n for n, _, _ in SERVICES if self.config.start_type(n) is StartType.Automatic]
         for name in sorted(automatic, key=lambda n: n in KINDS and not KINDS[n].back):
             await self.start(name)
+        self._watch.start()
 
     def reload(self) -> None:
         """Certificates, for the next handshakes; SIGHUP does this."""
@@ -290,6 +295,17 @@ class Server:
                 return
         for worker in self.workers:
             worker.reload()
+        self.certificates.publish()
+
+    def bound(self, binding: Binding) -> socket.socket | None:
+        """A socket that listens at a binding for a moment, low ports included; None where there is no IPv6."""
+        return Listeners("ACME", self.warn, lambda *_: None, lambda: False).bound(binding)
+
+    def new_tickets(self) -> None:
+        """Session tickets under a new secret, so that an old one that got away opens nothing recorded later."""
+        self.ticket_secret = os.urandom(32)
+        for worker in self.workers:
+            worker.share_tickets(self.ticket_secret)
 
     async def flush_logs(self) -> None:
         """About once a second, for as long as the server runs."""
@@ -304,6 +320,7 @@ class Server:
         self._closing = True
         if self._reminder is not None:
             self._reminder.cancel()
+        await self._watch.stop()
         for name in sorted(self.services, key=lambda n: n in KINDS and KINDS[n].back):
             await self.services[name].stop()
         for task in self._replacing:

@@ -25,6 +25,7 @@ from letterlock.runtime.engine import Engine
 from letterlock.runtime.kinds import KINDS, settings_of
 from letterlock.runtime.link import SENDABLE, Link
 from letterlock.store.sqlite import SqliteStore
+from letterlock.tls import ignore_undecodable_names
 
 ROWS_S: Final = 0.1  # log rows wait this long for company
 NUMBERS: Final = {name: number for number, name in enumerate(KINDS)}
@@ -120,6 +121,8 @@ class Worker:
             self._engine.throttle.failed(values[0], values[1], time.monotonic())
         elif kind == "reload":
             self._engine.reload()
+        elif kind == "tickets":
+            self._engine.share_tickets(bytes.fromhex(values[0]))
         elif kind == "end":
             self._ended.set()
         else:
@@ -171,6 +174,7 @@ def main() -> None:
 
         run = uvloop.run
     privileges.drop(data)
+    ignore_undecodable_names()
     run(_main(descriptor, data))
 
 

@@ -40,7 +40,7 @@ class LocalWorker:
         self.engine = Engine(server.config, server.accounts, server.certificates, server.store, self)
         self.retire, self.shut, self.back_end = self.engine.retire, self.engine.shut, self.engine.back_end
         self.disconnect, self.hint, self.share = self.engine.disconnect, self.engine.hint, self.engine.share
-        self.reload = self.engine.reload
+        self.reload, self.share_tickets = self.engine.reload, self.engine.share_tickets
 
     async def start(self) -> None:
         """Nothing to wait for."""
@@ -125,6 +125,7 @@ class ProcessWorker:
         except (TimeoutError, Refused):
             self._process.kill()
             raise Refused(f"worker {self.number} did not start; its error output is above") from None
+        self.share_tickets(self.server.ticket_secret)
 
     # --- orders
 
@@ -191,6 +192,10 @@ class ProcessWorker:
     def reload(self) -> None:
         """Certificates."""
         self._tell("reload")
+
+    def share_tickets(self, secret: bytes) -> None:
+        """The secret behind session tickets."""
+        self._tell("tickets", secret.hex())
 
     async def close(self) -> None:
         """After all services were stopped."""
