@@ -92,7 +92,8 @@ def test_the_audit_trail_says_who(rest: RestServer) -> None:
         ("New-Administrator", {"Name": ADMIN[0], "Password": "long enough"}, 409, None),
         ("New-Administrator", {"Name": "short", "Password": "x"}, 400, "Password"),
         ("New-AdministratorToken", {"Identity": ADMIN[0], "ExpiresOn": "2020-01-01"}, 400, "ExpiresOn"),
-        ("Enable-ExchangeCertificate", {"Thumbprint": "00", "Services": ["IMAP"]}, 404, None),
+        ("Enable-ExchangeCertificate", {"Thumbprint": "0" * 40, "Services": ["IMAP"]}, 404, None),
+        ("Enable-ExchangeCertificate", {"Thumbprint": "00", "Services": ["IMAP"]}, 400, "Thumbprint"),
     ],
 )
 def test_problems(
