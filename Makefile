@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Debian packages of the real clients and servers that the tests and benchmarks talk to.
 TEST_PACKAGES := dovecot-imapd dovecot-pop3d postfix curl isync getmail6 fetchmail offlineimap3 mutt neomutt tmux openssl ca-certificates chromium
 BENCH_PACKAGES := dovecot-imapd
+# Servers that Debian does not install beside those above: unpacked into a root of their own, each group as if alone.
+UNPACKED_PACKAGES := "dash tzdata courier-imap courier-pop courier-authlib-userdb" "exim4-daemon-light" \
+  "cyrus-imapd cyrus-pop3d sasl2-bin libsasl2-modules libsasl2-modules-db"
 
 .PHONY: demo install test bench lint docs clean test-packages
 
@@ -31,8 +34,9 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/generate_docs.py write
 
-test-packages:
+test-packages: | $(VENV)/bin/python
 	@tools/debian-packages $(TEST_PACKAGES)
+	@tools/debian-unpacked $(VENV)/peers $(UNPACKED_PACKAGES)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

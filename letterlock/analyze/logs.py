@@ -128,7 +128,10 @@ def analyze(patterns: list[str], options: Options = Options(), progress: Progres
             continue
         starts[name] = first_time(source.head)
         source.close()
-    names = sorted((n for n in names if not reports[n].problems), key=lambda n: (starts[n], n))
+    for name in _repeated(names):
+        reports[name].notes.append("left out: Exim's reject log repeats lines of the main log beside it")
+        reports[name].format = "Exim"
+    names = sorted((n for n in names if not reports[n].problems and not reports[n].notes), key=lambda n: (starts[n], n))
     analysis = Analysis(Tally(options.since, options.until))
     sessions = Sessions(analysis.tally)
     clear: set[str] = set()
@@ -141,6 +144,16 @@ def analyze(patterns: list[str], options: Options = Options(), progress: Progres
     analysis.tally.settle(frozenset(clear))
     analysis.files = list(reports.values())
     return analysis
+
+
+def _repeated(names: list[str]) -> list[str]:
+    """Reject logs of Exim whose main log is among the files as well."""
+    main = {os.path.dirname(n) for n in names if os.path.basename(n).startswith(("mainlog", "exim_mainlog"))}
+    return [
+        n
+        for n in names
+        if os.path.basename(n).startswith(("rejectlog", "exim_rejectlog")) and os.path.dirname(n) in main
+    ]
 
 
 def _why(error: BaseException) -> str:

@@ -3,7 +3,8 @@
 How each tells a login without TLS:
 - Dovecot: no `TLS` after the addresses, and no `secured` (same host, or a proxy that is trusted).
 - Cyrus: `plaintext` without `+TLS`; `login.tls=0` in the structured lines of its 3.13 series.
-- Courier: a daemon without `-ssl` in its name, and no `starttls=1`.
+- Courier: a daemon without `-ssl` in its name, and no `starttls=1` or `stls=1` in the line that ends the session; a
+  session whose end is not in the logs is not known.
 
 User names are the peer's, and may imitate what follows them: fields are taken from the end of the message.
 """
@@ -37,6 +38,12 @@ _CYRUS_BAD: Final = re.compile(
 _CYRUS_REFUSED: Final = re.compile(rb"not allowed|not permitted|encryption|disabled", re.IGNORECASE)
 _LOGFMT: Final = re.compile(rb'([a-z0-9._]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
 _COURIER: Final = re.compile(rb"LOGIN( FAILED)?, (user|method)=(.*), ip=\[([^\]]*)\](.*)$", re.DOTALL)
+_COURIER_END: Final = re.compile(rb"(?:LOGOUT|DISCONNECTED|TIMEOUT), (?:user=(.*), )?ip=\[([^\]]*)\](.*)$", re.DOTALL)
+_COURIER_PORT: Final = re.compile(rb", port=\[(\d+)\]")
+_COURIER_TLS: Final = re.compile(rb", s(?:tart)?tls=1\b")
+_CYRUS_ID: Final = re.compile(rb"client id sessionid=<([^>]*)>: (.*)", re.DOTALL)
+_CYRUS_SESSION: Final = re.compile(rb"SESSIONID=<([^>]*)>")
+_CYRUS_PAIR: Final = re.compile(rb'"([^"]*)" (?:"([^"]*)"|NIL)')
 
 
 class MailServers(Messages):
@@ -76,8 +83,9 @@ class MailServers(Messages):
         rip, _, tail = rest_of_it.partition(b", ")
         in_line = _SESSION.search(tail)
         tls, version = _dovecot_tls(tail)
-        # 2.3 counts LOGIN, USER and PASS that it refused for want of TLS as failed: no mechanism was begun then
-        turned_away = bool(refused) or (not method and tls is Tls.NONE)
+        # 2.3 counts LOGIN, USER and PASS that it refused for want of TLS as failed: no mechanism was begun then. With
+        # ssl = required so are mechanisms: their user never becomes known
+        turned_away = bool(refused) or (tls is Tls.NONE and not (method and user))
         result = LoginResult.SUCCEEDED if entered else LoginResult.REFUSED if turned_away else LoginResult.FAILED
         fact = LoginFact(
             at,
@@ -123,9 +131,15 @@ class MailServers(Messages):
     # --- Cyrus
 
     def cyrus(self, at: float, service: bytes, message: bytes, number: int) -> None:
-        """`login:`, `badlogin:` and the structured `event=login.…`."""
+        """`login:`, `badlogin:`, `client id` and the structured `event=login.…`."""
         protocol = _protocol(service)
         if protocol is None:
+            return
+        told = _CYRUS_ID.match(message)
+        if told:
+            name = _cyrus_client(told[2])
+            if name:
+                self.sessions.begin(b"C" + told[1], Open(None, name))
             return
         self.report.servers.add("Cyrus")
         always = service.endswith((b"imaps", b"pop3s"))
@@ -145,6 +159,7 @@ class MailServers(Messages):
                     _cyrus_mechanism(good[3]),
                     tls,
                     LoginResult.SUCCEEDED,
+                    self._cyrus_told(message[good.end() :]),
                     origin=self.origin(number),
                 )
             )
@@ -173,6 +188,12 @@ class MailServers(Messages):
             )
         )
 
+    def _cyrus_told(self, tail: bytes) -> str:
+        """What the client said of itself before it logged in; nothing is to be remembered of it any more."""
+        found = _CYRUS_SESSION.search(tail)
+        state = self.sessions.open.pop(b"C" + found[1], None) if found else None
+        return state.client if state else ""
+
     def _cyrus_event(self, at: float, protocol: Protocol, always: bool, message: bytes, number: int) -> None:
         told = {k: v if v else w for k, v, w in _LOGFMT.findall(message)}
         host = BRACKETED.search(told.get(b"r.clienthost", b""))
@@ -200,7 +221,11 @@ class MailServers(Messages):
     # --- Courier
 
     def courier(self, at: float, service: bytes, message: bytes, number: int) -> None:
-        """`LOGIN, user=…` and `LOGIN FAILED, …`."""
+        """`LOGIN, user=…`, `LOGIN FAILED, …`, and what ends a session, which alone tells of STARTTLS."""
+        ended = _COURIER_END.match(message)
+        if ended:
+            self._courier_end(service, *ended.groups())
+            return
         found = _COURIER.match(message)
         protocol = _protocol(service)
         if found is None or protocol is None:
@@ -208,21 +233,39 @@ class MailServers(Messages):
             return
         self.report.servers.add("Courier")
         failed, what, value, ip, tail = found.groups()
-        tls: Tls | None = Tls.STARTTLS if b"starttls=1" in tail else None if failed else Tls.NONE
-        if service.endswith(b"-ssl"):
-            tls = Tls.IMPLICIT
-        self.count(
-            LoginFact(
-                at,
-                protocol,
-                plain_address(ip),
-                plain_text(value) if what == b"user" else "",
-                plain_text(value, 40).upper() if what == b"method" else "",
-                tls,
-                LoginResult.FAILED if failed else LoginResult.SUCCEEDED,
-                origin=self.origin(number),
-            )
+        tls = Tls.IMPLICIT if service.endswith(b"-ssl") else Tls.STARTTLS if _COURIER_TLS.search(tail) else None
+        fact = LoginFact(
+            at,
+            protocol,
+            plain_address(ip),
+            plain_text(value) if what == b"user" else "",
+            plain_text(value, 40).upper() if what == b"method" else "",
+            tls,
+            LoginResult.FAILED if failed else LoginResult.SUCCEEDED,
+            origin=self.origin(number),
         )
+        if failed or tls is not None:
+            self.count(fact)
+            return
+        self.report.logins += 1
+        self.sessions.begin(_courier_key(service, value, ip, tail), Open(None, "", fact))
+
+    def _courier_end(self, service: bytes, user: bytes | None, ip: bytes, tail: bytes) -> None:
+        if user is None:
+            return  # nobody had logged in
+        key = _courier_key(service, user, ip, tail)
+        self.sessions.settle(key, Tls.STARTTLS if _COURIER_TLS.search(tail) else Tls.NONE)
+
+
+def _courier_key(service: bytes, user: bytes, ip: bytes, tail: bytes) -> bytes:
+    """A session: its address and port, or its user where an old Courier does not log the port."""
+    port = _COURIER_PORT.match(tail)
+    return b"K%b %b %b" % (service, ip, port[1] if port else b"user " + user)
+
+
+def _cyrus_client(pairs: bytes) -> str:
+    told = {k.lower(): v for k, v in _CYRUS_PAIR.findall(pairs[:2000])}
+    return plain_text(b"%b %b" % (told.get(b"name", b""), told.get(b"version", b"")), 200).strip()
 
 
 def _dovecot_tls(tail: bytes) -> tuple[Tls, str]:

@@ -62,6 +62,7 @@ class SmtpServers(Messages):
         self._upgrading: set[str] = set()  # Postfix services whose sessions tell of STARTTLS
         self._tls_logged = False
         self._services: set[str] = set()
+        self._failure: tuple[float, bytes] = (0.0, b"")
 
     # --- Postfix
 
@@ -124,7 +125,7 @@ class SmtpServers(Messages):
         if b" starttls=" in message:
             self._upgrading.add(plain_text(tag))
             if not session.whole:
-                self.sessions.upgraded.append(key)
+                self.sessions.settle(key, Tls.STARTTLS)
             session.tls = session.tls or Tls.STARTTLS
         counted = _SMTP_AUTH.search(message)
         host = BRACKETED.search(message)
@@ -160,8 +161,11 @@ class SmtpServers(Messages):
             self.report.servers.add("Exim")
             self._exim_in(at, found[2], number)
             return True
+        if (at, rest) == self._failure:
+            return True  # to syslog Exim tells a failure twice: of its main log, and of its reject log
         found = _EXIM_FAILED.match(rest)
         if found:
+            self._failure = at, rest
             self.count(
                 LoginFact(
                     at,
@@ -178,6 +182,7 @@ class SmtpServers(Messages):
         found = _EXIM_REFUSED.match(rest)
         if found:
             # the credentials may stand in this very line: only the mechanism is taken from it
+            self._failure = at, rest
             self.count(
                 LoginFact(
                     at,

@@ -28,7 +28,10 @@ _TAGGED: Final = re.compile(
     rb"(?:[^\s\[\]]*[^\s:\[\]] )?([A-Za-z0-9_./@+-]{1,64})(?:\[(\d{1,10})\])?: ?(.*)", re.DOTALL
 )
 # what a line about a login holds; everything else is passed over
-_WORDS: Final = (b"ogin", b"LOGIN", b"ogged in", b"smtpd[", b"smtpd: ", b" A=", b"ID sent", b"AUTH", b"authenticat")
+_WORDS: Final = (
+    b"ogin", b"LOGIN", b"ogged in", b"smtpd[", b"smtpd: ", b" A=", b"ID sent", b"AUTH", b"authenticat",
+    b"LOGOUT, ", b"DISCONNECTED, ", b"TIMEOUT, ", b"client id ",
+)  # fmt: skip
 MAX_MEMO: Final = 5000
 
 
@@ -156,9 +159,12 @@ class SyslogReader:
         elif name.startswith(b"exim"):
             inner = prefix(message, self._clock)  # log_timestamp with syslog
             smtp.exim(at, inner[1] if inner else message, number)
-        elif message.startswith((b"LOGIN, ", b"LOGIN FAILED, ")):
+        elif message.startswith((b"LOGIN, ", b"LOGIN FAILED, ", b"LOGOUT, ", b"DISCONNECTED, ", b"TIMEOUT, ")):
             mail.courier(at, name, message, number)
-        elif message.startswith((b"login: ", b"badlogin: ", b"event=login.")) or b"event=login." in message[:200]:
+        elif (
+            message.startswith((b"login: ", b"badlogin: ", b"client id ", b"event=login."))
+            or b"event=login." in message[:200]
+        ):
             mail.cyrus(at, name, message, number)
         else:
             smtp.exim(at, rest, number)

@@ -235,7 +235,7 @@ class Sessions:
     open: dict[bytes, Open] = field(default_factory=dict)
     early: list[tuple[bytes, LoginFact]] = field(default_factory=list)  # their beginning is in an earlier file
     named: list[tuple[bytes, str]] = field(default_factory=list)  # clients that named themselves; login earlier
-    upgraded: list[bytes] = field(default_factory=list)  # sessions whose end tells of TLS; login earlier
+    settled: list[tuple[bytes, Tls]] = field(default_factory=list)  # sessions whose end tells of TLS; login earlier
 
     LIMIT = 50_000
 
@@ -281,6 +281,17 @@ class Sessions:
         if state is not None and state.login is not None:
             self.tally.add(state.login)
 
+    def settle(self, key: bytes, tls: Tls) -> None:
+        """A session's last row tells whether TLS was in use; its login is counted."""
+        state = self.open.get(key)
+        if state is None:
+            if len(self.settled) < self.LIMIT:
+                self.settled.append((key, tls))
+            return
+        if state.login is not None and state.login.tls is None:
+            self.open[key] = state._replace(login=state.login._replace(tls=tls))
+        self.end(key)
+
     def follow(self, later: Sessions) -> None:
         """Go on with what the next file in time held."""
         for key, fact in later.early:
@@ -290,10 +301,8 @@ class Sessions:
                     tls=state.tls if fact.tls is None else fact.tls, client=fact.client or state.client
                 )
             self.tally.add(fact)
-        for key in later.upgraded:
-            state = self.open.get(key)
-            if state is not None and state.login is not None and state.login.tls is None:
-                self.open[key] = state._replace(login=state.login._replace(tls=Tls.STARTTLS))
+        for key, tls in later.settled:
+            self.settle(key, tls)
         for key, client in later.named:
             if key in self.open:
                 self.name(key, client)

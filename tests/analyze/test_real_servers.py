@@ -25,11 +25,14 @@ from pathlib import Path
 
 import pytest
 
-from letterlock.analyze.logs import analyze
-from letterlock.analyze.logs_tally import readable
+from letterlock.analyze import report
+from letterlock.analyze.logs import Analysis, analyze
+from letterlock.analyze.logs_tally import Tally, readable
+from letterlock.analyze.readiness import judge
 from letterlock.base.facts import LoginResult
 from letterlock.base.values import Protocol, Tls
 from tests.analyze.test_exchange_logs import facts
+from tests.analyze.test_report import block
 from tests.clients.server import PASSWORD, free_ports
 from tests.programs import need, path
 
@@ -41,8 +44,7 @@ state_dir = {dir}/run
 log_path = {dir}/dovecot.log
 protocols = imap pop3
 listen = {host}
-ssl = yes
-disable_plaintext_auth = {strict}
+{rules}
 auth_failure_delay = 0
 ssl_cert = <{dir}/certificate.pem
 ssl_key = <{dir}/key.pem
@@ -90,6 +92,15 @@ service auth {{
 """
 
 
+def enforced(directory: Path) -> str:
+    """The lines that the readiness report gives for Dovecot 2.3."""
+    nothing = Analysis(Tally())
+    report.write(directory / "r.html", nothing, judge(nothing.tally), {})
+    found = block((directory / "r.html").read_text("utf-8"), "dovecot-2.3")
+    assert "disable_plaintext_auth" in found
+    return found
+
+
 class Dovecot:
     """Debian's Dovecot on `HOST`."""
 
@@ -109,7 +120,7 @@ class Dovecot:
             DOVECOT.format(
                 dir=directory,
                 host=HOST,
-                strict="yes" if strict else "no",
+                rules=enforced(directory) if strict else "ssl = yes\ndisable_plaintext_auth = no",
                 user="dovecot" if root else me,
                 group="dovecot" if root else grp.getgrgid(os.getgid()).gr_name,
                 login_user="dovenull" if root else me,

@@ -176,11 +176,62 @@ def test_courier(tmp_path: Path) -> None:
         ISO + "imapd-ssl: LOGIN, user=tls2, ip=[::ffff:203.0.113.3], port=[4], protocol=IMAP",
         ISO + "pop3d: LOGIN, user=x, ip=[1.2.3.4], port=[9], ip=[::ffff:203.0.113.4], port=[4]",
         ISO + "pop3d-ssl: LOGIN FAILED, user=wrong, ip=[::ffff:203.0.113.5]",
-        ISO + "imapd: LOGOUT, user=clear, ip=[::ffff:203.0.113.1], headers=0, body=0",
+        ISO + "imapd: LOGIN, user=upgraded, ip=[::ffff:203.0.113.6], port=[4], protocol=IMAP",
+        ISO + "pop3d: LOGIN, user=stls, ip=[::ffff:203.0.113.6], port=[4]",
+        ISO + "imapd: LOGIN, user=goes on, ip=[::ffff:203.0.113.7], port=[4], protocol=IMAP",
+        ISO + "imapd: DISCONNECTED, user=clear, ip=[::ffff:203.0.113.1], port=[4], headers=0, body=0, time=0",
+        ISO + "pop3d: LOGOUT, user=x, ip=[1.2.3.4], port=[9], ip=[::ffff:203.0.113.4], port=[4], top=0, retr=0",
+        ISO + "imapd: LOGOUT, user=upgraded, ip=[::ffff:203.0.113.6], port=[4], headers=0, time=0, starttls=1",
+        ISO + "pop3d: TIMEOUT, user=stls, ip=[::ffff:203.0.113.6], port=[4], top=0, time=9, stls=1",
+        ISO + "imapd: LOGOUT, ip=[::ffff:203.0.113.7], port=[4], rcvd=59, sent=360",  # its login failed
     )
     found = analyze([name])
     assert insecure(found) == [("203.0.113.1", "clear"), ("203.0.113.4", "x, ip=[1.2.3.4], port=[9]")]
-    assert len(facts(found)) == 5
+    assert {f.user: f.tls for f in facts(found)} == {
+        "clear": Tls.NONE, "x, ip=[1.2.3.4], port=[9]": Tls.NONE, "tls": Tls.STARTTLS, "upgraded": Tls.STARTTLS,
+        "stls": Tls.STARTTLS, "tls2": Tls.IMPLICIT, "wrong": Tls.IMPLICIT, "goes on": None,
+    }  # fmt: skip
+
+
+def test_courier_without_ports_and_over_rolled_files(tmp_path: Path) -> None:
+    first = write(
+        tmp_path,
+        "2026-03-02T08:15:30+01:00 mail imapd: LOGIN, user=old, ip=[::ffff:203.0.113.1], protocol=IMAP",
+        "2026-03-02T08:15:31+01:00 mail imapd: LOGIN, user=upgraded, ip=[::ffff:203.0.113.2], port=[4], protocol=IMAP",
+        name="mail.log.1",
+    )
+    second = write(
+        tmp_path,
+        "2026-03-02T08:16:30+01:00 mail imapd: LOGOUT, user=old, ip=[::ffff:203.0.113.1], headers=0, body=0",
+        "2026-03-02T08:16:31+01:00 mail imapd: LOGOUT, user=upgraded, ip=[::ffff:203.0.113.2], port=[4], starttls=1",
+    )
+    for names in ([first, second], [second, first]):
+        assert {f.user: f.tls for f in facts(analyze(names))} == {"old": Tls.NONE, "upgraded": Tls.STARTTLS}
+
+
+def test_cyrus_clients_that_tell_their_name(tmp_path: Path) -> None:
+    name = write(
+        tmp_path,
+        ISO + 'imap[7]: client id sessionid=<a-1>: "vendor" NIL "name" "Old Scanner" "version" "7"',
+        ISO + "imap[7]: login: h [203.0.113.1] clear plaintext User logged in SESSIONID=<a-1>",
+        ISO + "imap[7]: login: h [203.0.113.2] other plaintext User logged in SESSIONID=<a-2>",
+    )
+    assert {f.user: f.client for f in facts(analyze([name]))} == {"clear": "Old Scanner 7", "other": ""}
+
+
+def test_exim_tells_failures_twice(tmp_path: Path) -> None:
+    failed = "plain authenticator failed for h [203.0.113.9]: 535 Incorrect authentication data (set_id=wrong)"
+    name = write(
+        tmp_path, *(f"2026-03-02T08:15:{s}+01:00 mail exim[7]: {failed}" for s in (30, 30, 31)), name="mail.log"
+    )
+    assert len(facts(analyze([name]))) == 2
+    folder = tmp_path / "exim4"
+    folder.mkdir()
+    for log in ("mainlog", "rejectlog"):
+        (folder / log).write_text(f"2026-03-02 08:15:30 {failed}\n")
+    found = analyze([str(folder)])
+    assert len(facts(found)) == 1 and any("rejectlog" in w and "left out" in w for w in found.warnings())
+    assert len(facts(analyze([str(folder / "rejectlog")]))) == 1
 
 
 def smtpd(pid: int, *messages: str, service: str = "postfix/submission/smtpd") -> list[str]:
