@@ -23,7 +23,9 @@ from letterlock.store.api import Column, Folder, MailStore
 
 MAX_BAD: Final = 10
 MAX_FAILED_LOGINS: Final = 3
-FOREIGN: Final = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"EHLO ", b"HELO ", b"\x16\x03")
+FOREIGN: Final = tuple(
+    b"GET |POST |HEAD |PUT |DELETE |PATCH |OPTIONS |CONNECT |TRACE |PRI |EHLO |HELO |MAIL FROM:|\x16\x03".split(b"|")
+)
 SLICE: Final = 65536
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 # RFC 3206: [AUTH] is for wrong credentials only; RFC 2449 §8: [SYS/…], [IN-USE], [LOGIN-DELAY]
@@ -33,6 +35,8 @@ _CODES: Final = {
     b"UNAVAILABLE": b"[SYS/TEMP] ",
     b"LIMIT": b"[SYS/TEMP] ",
     b"PRIVACYREQUIRED": b"[SYS/PERM] ",
+    b"OVERQUOTA": b"[SYS/TEMP] ",
+    b"INUSE": b"[IN-USE] ",
 }
 
 
@@ -110,14 +114,15 @@ class Pop3Session:
         return data
 
     def stop(self, why: Stop) -> None:
-        """The goodbye."""
+        """The goodbye; silence has none (RFC 1939 §3: closed without a response)."""
         sentence = {
-            Stop.TIMEOUT: b"-ERR [SYS/TEMP] Connection is closed: it was idle for too long.\r\n",
+            Stop.TIMEOUT: b"",
             Stop.SHUTDOWN: b"-ERR [SYS/TEMP] The server is shutting down; please connect again later.\r\n",
             Stop.REFUSED: b"-ERR [SYS/TEMP] Too many connections; close some or try again later.\r\n",
             Stop.FAILURE: b"-ERR [SYS/TEMP] Internal error; the administrator finds it in the server's log.\r\n",
         }[why]
-        self.out.append(sentence)
+        if sentence:
+            self.out.append(sentence)
         self.ending = True
 
     def ended(self) -> None:
@@ -384,7 +389,7 @@ class Pop3Session:
                 if not isinstance(header, bytes) or not isinstance(text, bytes):
                     break
                 if lines is not None:
-                    text = b"".join(text.splitlines(keepends=True)[:lines]) if lines < 10_000_000 else text
+                    text = _first_lines(text, lines)
                 self.out.append(b"+OK\r\n")
                 await self._stuffed(header + text)
                 return b".\r\n"
@@ -423,6 +428,15 @@ class Pop3Session:
             uids = sorted(self.uids[i] for i in self.deleted)
             await self.store.expunge(self.folder, [(u, u) for u in uids], deleted_only=False)
         return b"+OK Signing off.\r\n"
+
+
+def _first_lines(text: bytes, lines: int) -> bytes:
+    """At most so many lines; only LF ends one, with or without its CR."""
+    at = 0
+    while lines and at < len(text):
+        at = text.find(b"\n", at) + 1 or len(text)
+        lines -= 1
+    return text[:at]
 
 
 def _none(argument: bytes) -> None:

@@ -143,8 +143,10 @@ def list_match(pattern: str, name: str) -> bool:
     Both strings are short and runs of wildcards are folded, so that a pattern of many stars costs no more than its
     length times the name's.
     """
-    if pattern[:5].upper() == "INBOX" and name[:5] == "INBOX":
-        pattern = "INBOX" + pattern[5:]
+    if name == "INBOX":
+        pattern = pattern.upper()  # RFC 3501 §5.1: in any case
+    elif name.startswith("INBOX/") and pattern[:6].upper() == "INBOX/":
+        pattern = "INBOX/" + pattern[6:]
     states = {0}
     reach = _closure(pattern, states)
     for c in name:

@@ -106,13 +106,18 @@ class Reader:
                 self._reset()
                 return command
             size, waits = int(announced[1]), not announced[2]
-            if streams and self._literals == 0 and _APPEND.match(self.buffer):
+            if streams and self._is_message():
                 prefix = bytes(self.buffer[: announced.start()])
                 del self.buffer[: end + 1]
                 self._reset()
                 return Literal(prefix, size, waits)
             self._accept(size, waits)
             self._line = self._searched = end + 1 + size
+
+    def _is_message(self) -> bool:
+        """Whether the literal announced is the message of an APPEND; the one before it may be the folder's name."""
+        head = _APPEND.match(self.buffer)
+        return head is not None and self._literals == (self.buffer[head.end() : head.end() + 1] == b"{")
 
     def _accept(self, size: int, waits: bool) -> None:
         self._literals += 1

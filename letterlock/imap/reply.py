@@ -34,6 +34,11 @@ def text(sentence: str) -> bytes:
     return clean.lstrip("[").encode()
 
 
+def code(word: bytes) -> bytes:
+    """[CODE] and a space; nothing where there is none."""
+    return b"[" + word + b"] " if word else b""
+
+
 def number_set(numbers: Iterable[int]) -> bytes:
     """`1:3,5` from ascending numbers (or from the order given, where that matters)."""
     runs: list[list[int]] = []

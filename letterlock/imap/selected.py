@@ -41,6 +41,11 @@ class Selected:
         """EXISTS."""
         return len(self.view.uids)
 
+    @property
+    def expunge_waits(self) -> bool:
+        """Messages are gone that the client may not be told of yet."""
+        return self.view is not self._latest
+
     def recent_count(self) -> int:
         """RECENT."""
         return self.count - bisect_left(self.view.uids, self.recent)

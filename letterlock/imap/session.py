@@ -23,7 +23,9 @@ MAX_FAILED_LOGINS: Final = 5
 DRAIN: Final = 65536
 
 # Lines of other protocols: a page can make a browser send them (cross-protocol attacks).
-FOREIGN: Final = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"EHLO ", b"HELO ", b"\x16\x03")
+FOREIGN: Final = tuple(
+    b"GET |POST |HEAD |PUT |DELETE |PATCH |OPTIONS |CONNECT |TRACE |PRI |EHLO |HELO |MAIL FROM:|\x16\x03".split(b"|")
+)
 
 
 class Settings(Protocol):
@@ -242,9 +244,11 @@ class ImapSession:
                 self.note(command[:4].strip().lower(), b"", b"another protocol", size)
                 return
             tag = grammar.TAG.match(command)
-            if tag is None or len(tag[0]) > 100 or command[tag.end() : tag.end() + 1] != b" " or b"\x00" in command:
+            if tag is None or len(tag[0]) > 100 or command[tag.end() : tag.end() + 1] != b" ":
                 raise Malformed("expected a tag, a space and a command")
             self.tag = tag[0]
+            if b"\x00" in command:
+                raise Malformed("NUL is not allowed in a command")
             row, args = self._row(command, tag.end() + 1)
             parameters = args.data[args.at :]
             if self.name in (b"LOGIN", b"AUTHENTICATE"):
@@ -256,8 +260,7 @@ class ImapSession:
             line = self.tag + b" BAD " + reply.text(error.text) + b"\r\n"
             self._count_bad()
         except Refused as error:
-            code = b"[" + error.code + b"] " if error.code else b""
-            line = self.tag + b" NO " + code + reply.text(error.text) + b"\r\n"
+            line = self.tag + b" NO " + reply.code(error.code) + reply.text(error.text) + b"\r\n"
         if line is None:
             return
         if self.ending and self.name != b"LOGOUT":
@@ -319,23 +322,31 @@ class ImapSession:
         selected = self.selected
         if selected and row.flags & FRESH:
             await self.report(expunge=False)
+            if self.ending:
+                raise Refused("this folder does not exist any more", b"NONEXISTENT")
         done = await row.run(self, parsed, bool(row.flags & UID))
         if done is None:
             return None
         if self.selected is not None and self.selected is selected and row.flags & REPORTS:
             await self.report(expunge=not row.flags & NO_EXPUNGE, uid=bool(row.flags & UID))
+        if row.flags & NO_EXPUNGE and not done.code and self.open.expunge_waits:
+            done = done._replace(code=b"EXPUNGEISSUED")  # RFC 5530 §3
         return self.completed(done)
 
     async def report(self, expunge: bool, uid: bool = False) -> None:
-        """Tell what others changed in the open folder."""
-        if self.selected is not None:
-            self.hint = False
+        """Tell what others changed in the open folder; where it is gone, the session ends (RFC 2180 §3.3)."""
+        if self.selected is None or self.ending:
+            return
+        self.hint = False
+        try:
             await self.selected.refresh(self.out, expunge, b"CONDSTORE" in self.enabled, uid)
+        except Refused as error:
+            if error.code != b"INUSE":  # a busy mailbox reports next time
+                self.bye(reply.text(error.text))
 
     def completed(self, done: Done) -> bytes:
         """The tagged OK line."""
-        code = b"[" + done.code + b"] " if done.code else b""
-        return self.tag + b" OK " + code + (done.text or self.name + b" completed.") + b"\r\n"
+        return self.tag + b" OK " + reply.code(done.code) + (done.text or self.name + b" completed.") + b"\r\n"
 
     # --- for commands
 

@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.clients.server import PASSWORD, Server
 
 KILLS = 200 if os.environ.get("LETTERLOCK_LONG") else 6
@@ -125,6 +127,7 @@ def check(server: Server, writers: list[Writer]) -> None:
         assert not unexpected, f"expunged and back, or never sent: {unexpected}"
 
 
+@pytest.mark.timeout(60 + 12 * KILLS)
 def test_kill_9_while_four_clients_write(tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.start()

@@ -60,6 +60,8 @@ class Job:
         if self.error is None:
             try:
                 flags, date = _message(args)
+                if self.messages and not size:
+                    raise Refused("the APPEND was cancelled by an empty message")  # RFC 3502 §6.3.11
                 if len(self.messages) >= MAX_MESSAGES:
                     raise Refused(f"more than {MAX_MESSAGES} messages in one APPEND", b"LIMIT")
                 self.spool = s.store.spool(size)
@@ -111,8 +113,7 @@ class Job:
                 await self._warn(s)
             except Refused as error:
                 self.error = error
-        if s.selected is not None:
-            await s.report(expunge=True)
+        await s.report(expunge=True)
         finish(s, self, done)
 
     async def _warn(self, s: ImapSession) -> None:
@@ -130,11 +131,10 @@ def finish(s: ImapSession, job: Job, done: Done | None) -> None:
     if done is not None:
         line = s.completed(done)
     elif isinstance(job.error, Refused):
-        code = b"[" + job.error.code + b"] " if job.error.code else b""
-        line = job.tag + b" NO " + code + reply.text(job.error.text) + b"\r\n"
+        line = job.tag + b" NO " + reply.code(job.error.code) + reply.text(job.error.text) + b"\r\n"
     else:
         line = job.tag + b" BAD " + reply.text(job.error.text if job.error else "?") + b"\r\n"
-    s.out.append(line)
+    s.out.insert(len(s.out) - 1 if s.ending else len(s.out), line)
     if s.host.logging:
         result = b"R=OK" if done else b'R="' + line[:-2] + b'"'
         name = job.folder.name.encode() if job.folder else b""

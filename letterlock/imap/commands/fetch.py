@@ -38,8 +38,10 @@ def parse_fetch(args: Args) -> FetchArgs:
     items = args.rest()
     changed_since = -1
     at = items.upper().rfind(b" (CHANGEDSINCE ")
-    if at > 0 and items.endswith(b")") and items[at + 15 : -1].isdigit():
-        changed_since = int(items[at + 15 : -1])
+    if at > 0 and items.endswith(b")"):
+        modifier = Args(items, at + 15)
+        changed_since = modifier.number()
+        modifier.expect(b")")
         items = items[:at]
     return FetchArgs(numbers, items, changed_since)
 
@@ -81,6 +83,7 @@ async def fetch(s: ImapSession, args: FetchArgs, uid: bool) -> Done:
     seen: set[int] = set()
     if plan.sets_seen and not opened.read_only and runs:
         seen = await _mark_seen(s, opened, runs)
+        modseq = modseq or b"CONDSTORE" in s.enabled  # RFC 7162 §3.2: where flags change, MODSEQ is told
     heads = _Heads(plan, opened, modseq)
     if plan.in_memory and not plan.sections:
         await _from_memory(s, opened, heads, runs)

@@ -59,8 +59,11 @@ async def create(s: ImapSession, args: CreateArgs, _uid: bool) -> Done:
 async def delete(s: ImapSession, name: str, _uid: bool) -> Done:
     """RFC 3501 §6.3.4."""
     await s.store.delete(name)
-    if s.selected and s.selected.folder.name == name:
-        s.close_folder()
+    if s.selected:  # was it this one? It may have been renamed meanwhile
+        try:
+            await s.store.view(s.selected.folder)
+        except Refused:
+            s.close_folder()
     return Done()
 
 
@@ -280,12 +283,15 @@ async def list_(s: ImapSession, args: ListArgs, _uid: bool) -> Done:
         chosen = sorted(chosen + more, key=lambda e: (e.folder.name != "INBOX", e.folder.name))
     statuses = {}
     if args.status:
+        if b"HIGHESTMODSEQ" in args.status:
+            s.enabled.add(b"CONDSTORE")  # RFC 7162 §3.1.8
         existing = [e.folder for e in chosen if e.exists and e.folder.selectable]
         found = await s.store.status(existing)
         statuses = {f.name: _status_line(f, st, args.status) for f, st in zip(existing, found, strict=True)}
+    met = b" ".join(b'"%b"' % option for option in sorted(args.select & {b"SUBSCRIBED", b"SPECIAL-USE"}))
     for e in chosen:
         attributes = _attributes(args, e, e.folder.name in parents)
-        extra = b' ("CHILDINFO" ("SUBSCRIBED"))' if e.folder.name in info else b""
+        extra = b' ("CHILDINFO" (%b))' % met if e.folder.name in info else b""
         s.out.append(b'* LIST (%b) "/" %b%b\r\n' % (attributes, _wire(e.folder.name), extra))
         if e.folder.name in statuses:
             s.out.append(statuses[e.folder.name])

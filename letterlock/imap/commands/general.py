@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from letterlock import __version__
+from letterlock.base.errors import Malformed
 from letterlock.imap.reader import Args
 from letterlock.imap.session import Done, ImapSession
 
@@ -44,7 +45,8 @@ def parse_id(args: Args) -> list[tuple[bytes, bytes]]:
             if len(pairs) > MAX_ID_PAIRS:
                 break
         return pairs
-    args.keyword()
+    if args.keyword() != b"NIL":
+        raise Malformed("ID expects a list of strings or NIL")
     return []
 
 
@@ -66,7 +68,8 @@ async def identify(s: ImapSession, args: list[tuple[bytes, bytes]], _uid: bool) 
 
 def parse_enable(args: Args) -> list[bytes]:
     """ "ENABLE" 1*(SP capability)."""
-    names = []
+    args.space()
+    names = [args.keyword()]
     while not args.at_end():
         args.space()
         names.append(args.keyword())
@@ -99,6 +102,8 @@ async def _idling(s: ImapSession) -> bool:
     s.continuation = None
     s.idling = False
     await s.report(expunge=True)
+    if s.ending:
+        return True
     if line.upper() == b"DONE":
         s.out.append(s.tag + b" OK IDLE completed.\r\n")
     else:

@@ -161,7 +161,7 @@ class _Exchange:
             answer = s.tag + b" BAD " + reply.text(error.text) + b"\r\n"
             _count_failure(s)
         except Refused as error:
-            answer = s.tag + b" NO [" + error.code + b"] " + reply.text(error.text) + b"\r\n"
+            answer = s.tag + b" NO " + reply.code(error.code) + reply.text(error.text) + b"\r\n"
         s.out.insert(len(s.out) - 1 if s.ending else len(s.out), answer)
         if s.host.logging:
             result = (b"R=OK" if s.authenticated else b'R="' + answer[:-2] + b'"') + tls_note(s.channel)

@@ -241,7 +241,7 @@ async def search(s: ImapSession, args: SearchArgs, uid: bool) -> Done:
     indexes = [k for i, j in opened.runs_of(found) for k in range(i, j)]
     known = array("I", [uids[k] for k in indexes])
     shown = list(known) if uid else [k + 1 for k in indexes]
-    highest = max((opened.view.modseqs[k] for k in indexes), default=0) if args.modseq else 0
+    highest = _highest(args.returns, [opened.view.modseqs[k] for k in indexes]) if args.modseq else 0
     if args.returns is None:
         modseq = b" (MODSEQ %d)" % highest if highest else b""
         s.out.append(b"* SEARCH" + b"".join(b" %d" % n for n in shown) + modseq + b"\r\n")
@@ -251,6 +251,13 @@ async def search(s: ImapSession, args: SearchArgs, uid: bool) -> Done:
     if args.returns != {b"SAVE"}:
         s.out.append(_esearch(s.tag, args.returns, shown, uid, highest))
     return Done()
+
+
+def _highest(returns: frozenset[bytes] | None, modseqs: list[int]) -> int:
+    """MODSEQ of the answer (RFC 7162 §3.1.5); of what MIN and MAX tell, when nothing else is asked (RFC 4731 §3.2)."""
+    if returns and not returns & {b"ALL", b"COUNT", b"SAVE"} and modseqs:
+        modseqs = [modseqs[0]] * (b"MIN" in returns) + [modseqs[-1]] * (b"MAX" in returns)
+    return max(modseqs, default=0)
 
 
 def _saved(returns: frozenset[bytes], known: array[int]) -> array[int]:
