@@ -159,7 +159,9 @@ class OwnPeer:
         self.session: Session
         settings: Any = ImapSettings() if protocol == "imap" else PopSettings()
         make: Any = ImapSession if protocol == "imap" else Pop3Session
-        self.session = make(settings, FakeHost(self.mail), channel, LoginRules(settings.LoginType), not channel.protected)
+        self.session = make(
+            settings, FakeHost(self.mail), channel, LoginRules(settings.LoginType), not channel.protected
+        )
         self.step = Next.READ
         self.session.greet()
 

@@ -5,7 +5,7 @@
 2. A session's `advance` is stepped by hand. Only when it really waits (a hash, a synced commit, a slow peer) does a
    Task take over the half-run coroutine; an idle or plainly answered connection never has one.
 3. One write a turn; a peer that does not read is waited for (`drain`), and for no longer than the session's timeout.
-4. One timer a connection, re-armed lazily when it fires, never per command.
+4. One timer a connection, re-armed when it fires or when something is due before it, never per command.
 
 Large because transport, TLS, stepping and time of one connection change together.
 """
@@ -24,6 +24,7 @@ from letterlock.session import Next, Session, Stop
 from letterlock.tls import client_hello_alpn
 
 HANDSHAKE_S: Final = 30.0
+GOODBYE_S: Final = 10.0  # a peer that does not take what is sent is cut off
 HIGH_WATER: Final = 262144
 MAX_PENDING: Final = 1 << 20  # octets a client may send while a command of it is still running
 CHUNK: Final = 65536
@@ -71,13 +72,16 @@ class Connection(asyncio.Protocol):
     """An accepted connection."""
 
     __slots__ = (
+        "_armed",
         "_bios",
         "_changed",
         "_closing",
         "_deadline",
+        "_held",
         "_hello",
         "_limit",
         "_paused",
+        "_pending",
         "_ssl",
         "_task",
         "_timer",
@@ -119,9 +123,12 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[Next] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0  # when the timer fires
         self._deadline = 0.0
         self._limit = 0.0
         self._paused = self._closing = self._changed = self._upgrading = False
+        self._held = False  # nothing is read from the peer
+        self._pending = 0  # octets received since the running command began to wait
 
     # --- asyncio.Protocol
 
@@ -145,6 +152,8 @@ class Connection(asyncio.Protocol):
         """Octets from the peer."""
         if self._closing:
             return
+        if self._task is not None:
+            self._hold(len(data))
         if self._ssl is not None:
             try:
                 self._tls_received(data)
@@ -155,6 +164,19 @@ class Connection(asyncio.Protocol):
         self.received += len(data)
         self.session.receive(data)
         self._step()
+
+    def _hold(self, octets: int) -> None:
+        """A command waits (for a hash, a commit, the peer): what comes meanwhile may not fill our memory."""
+        self._pending += octets
+        if self._pending > MAX_PENDING and not self._held:
+            self._held = True
+            self.transport.pause_reading()
+
+    def _let_go(self) -> None:
+        self._pending = 0
+        if self._held and not self._closing:
+            self._held = False
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The peer has finished sending."""
@@ -193,6 +215,7 @@ class Connection(asyncio.Protocol):
         self._ssl = self.owner.context(self).wrap_bio(*self._bios, server_side=True)
         self._upgrading = True
         self._limit = self.loop.time() + HANDSHAKE_S
+        self._hasten()
 
     def _tls_received(self, data: bytes) -> None:
         assert self._ssl is not None and self._bios is not None  # noqa: S101
@@ -258,6 +281,8 @@ class Connection(asyncio.Protocol):
             self._flush_tls(self._bios[1])  # the alert says why
         self._closing = True
         self.transport.close()
+        self._deadline = self.loop.time() + GOODBYE_S
+        self._hasten()
 
     # --- the session
 
@@ -306,6 +331,7 @@ class Connection(asyncio.Protocol):
             self._failure(error)
             return Next.CLOSE
         self._task = None
+        self._let_go()
         if not self._closing:
             self._touch()
             self._after(step)
@@ -366,7 +392,8 @@ class Connection(asyncio.Protocol):
                 self._ssl.unwrap()
             self._flush_tls(self._bios[1])
         self.transport.close()
-        self._deadline = self.loop.time() + 10  # a peer that does not take the goodbye
+        self._deadline = self.loop.time() + GOODBYE_S
+        self._hasten()
 
     def _abort(self) -> None:
         self._closing = True
@@ -398,9 +425,18 @@ class Connection(asyncio.Protocol):
         else:
             # before login the clock runs from the beginning: a slow client cannot hold on by trickling
             self._deadline = self.started + self.session.timeout
+        if self._deadline < self._armed:
+            self._hasten()
 
     def _arm(self) -> None:
-        self._timer = self.loop.call_at(max(self._next(), self.loop.time() + 0.05), self._tick)
+        self._armed = max(self._next(), self.loop.time() + 0.05)
+        self._timer = self.loop.call_at(self._armed, self._tick)
+
+    def _hasten(self) -> None:
+        """Something is due before the timer would fire."""
+        if self._timer is not None and self._next() < self._armed:
+            self._timer.cancel()
+            self._arm()
 
     def _next(self) -> float:
         return min(self._deadline, self._limit) if self._limit else self._deadline
