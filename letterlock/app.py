@@ -5,34 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
-import pwd
 import resource
 import shutil
 import signal
 import socket
-import struct
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from letterlock import demo
-from letterlock.base.errors import LetterlockError, Malformed, Refused
+from letterlock import control, demo
+from letterlock.base.errors import Malformed, Refused
 from letterlock.base.settings import AdminSettings
-from letterlock.base.values import ListChange, Secret
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificate_names import Wish
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.servers import Peer, Servers
-from letterlock.faces.pipeline import Dispatch
 from letterlock.manage import CMDLETS
 from letterlock.manage.admission import Gate
 from letterlock.manage.context import Context
+from letterlock.manage.here import Audience, Dispatch
 from letterlock.manage.registry import invoke
 from letterlock.runtime import privileges
 from letterlock.runtime.admin import AdminService
@@ -40,7 +35,6 @@ from letterlock.runtime.supervisor import Server, cores
 from letterlock.store.sqlite import SqliteStore
 from letterlock.tls import ignore_undecodable_names
 
-MAX_REQUEST = 1 << 20
 MAX_WORKERS = 256
 
 
@@ -71,7 +65,7 @@ class Letterlock:
         """Make two data directories servers of one organisation; the names of those that `data` knows now."""
         if data.resolve() == other.resolve():
             raise Malformed("--to: a server cannot join itself; name another data directory")
-        return Servers(Config.open(data.resolve())).join(Servers(Config.open(other.resolve())), _who())
+        return Servers(Config.open(data.resolve())).join(Servers(Config.open(other.resolve())), control.who())
 
     def serve(self, data: Path, workers: int | None) -> int:
         """Run until SIGTERM or SIGINT."""
@@ -95,28 +89,20 @@ class Letterlock:
             return status
 
     @asynccontextmanager
-    async def dispatcher(self, data: Path) -> AsyncIterator[Dispatch]:
+    async def dispatcher(self, data: Path, audience: Audience) -> AsyncIterator[Dispatch]:
         """Cmdlets run in the server of that directory when there is one, else here."""
-        connected = await _connect(data)
+        connected = await control.connect(data)
         if connected is not None:
-            reader, writer = connected
-
-            async def remote(name: str, named: dict[str, Any], positional: list[Any], piped: Any) -> list[Any]:
-                request = {"name": name, "named": named, "positional": positional, "piped": piped}
-                writer.write(json.dumps(request, default=_plain).encode() + b"\n")
-                answer = json.loads(await reader.readline() or b"{}")
-                return _answered(answer)
-
             try:
-                yield remote
+                yield connected.dispatcher(audience)
             finally:
-                writer.close()
+                connected.close()
             return
         config = Config.open(data)
         with _lock(data):
             store = SqliteStore(data / "mailboxes")
             try:
-                yield _local(config, store)
+                yield _local(config, store, audience)
             finally:
                 await store.close()
                 config.close()
@@ -153,31 +139,25 @@ def _flock(file: IO[str], data: Path) -> None:
 # --- cmdlets
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, ListChange):
-        return {"ListChange": {"replace": value.replace, "add": value.add, "remove": value.remove}}
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise TypeError(type(value).__name__)
-
-
-def _rich(value: Any) -> Any:
-    if isinstance(value, dict) and set(value) == {"ListChange"}:
-        change = value["ListChange"]
-        return ListChange(None, tuple(change["add"]), tuple(change["remove"]))
-    return value
-
-
-def _local(config: Config, store: SqliteStore) -> Dispatch:
+def _local(config: Config, store: SqliteStore, audience: Audience) -> Dispatch:
     accounts, certificates = Accounts(config), Certificates(config)
 
     async def local(name: str, named: dict[str, Any], positional: list[Any], piped: Any) -> list[Any]:
-        context = Context(config, accounts, certificates, store, None, _who(), forward=_forward)
+        context = Context(config, accounts, certificates, store, None, control.who(), forward=_forward)
+        context.progress = audience.progress
+        work = asyncio.ensure_future(invoke(CMDLETS, context, name, named, positional, piped))
         try:
-            rows = await invoke(CMDLETS, context, name, named, positional, piped)
+            rows = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # a change is not torn in the middle: it ends by itself, or where it reports how far it is
+            context.cancelled = True
+            if not (name.lower() in CMDLETS and CMDLETS[name.lower()].changes):
+                work.cancel()
+            await asyncio.wait({work})
+            raise
         finally:
             for message in context.messages:
-                print(message, file=sys.stderr)
+                audience.message(message)
         return [row.wire() for row in rows]
 
     return local
@@ -187,15 +167,16 @@ async def _forward(
     peer: Peer, name: str, named: Mapping[str, Any], positional: list[Any], piped: Mapping[str, Any] | None, who: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A cmdlet at another server: through its control socket when it runs, on its data directory when it does not."""
-    connected = await _connect(peer.data)
+    connected = await control.connect(peer.data)
     if connected is not None:
-        reader, writer = connected
-        request = {"name": name, "named": dict(named), "positional": positional, "piped": piped}
-        writer.write(json.dumps(request, default=_plain).encode() + b"\n")
-        answer = json.loads(await reader.readline() or b"{}")
-        writer.close()
-        messages = list(answer.get("messages", []))
-        return _answered({**answer, "messages": []}), messages
+        heard = control.Heard()
+        try:
+            objects = await connected.dispatcher(heard)(
+                name, dict(named), positional, None if piped is None else dict(piped)
+            )
+        finally:
+            connected.close()
+        return objects, heard.messages
     config = Config.open(peer.data)
     with _lock(peer.data):
         store = SqliteStore(peer.data / "mailboxes")
@@ -206,89 +187,6 @@ async def _forward(
             await store.close()
             config.close()
     return [row.wire() for row in rows], context.messages
-
-
-def _who(uid: int | None = None) -> str:
-    """Who acts, for the audit trail: this process, or the one at the other end of the control socket."""
-    uid = os.getuid() if uid is None else uid
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"
-
-
-def _peer(writer: asyncio.StreamWriter) -> str:
-    sock = writer.get_extra_info("socket")
-    if not hasattr(socket, "SO_PEERCRED") or sock is None:
-        return _who()
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return _who(struct.unpack("3i", credentials)[1])
-
-
-def _answered(answer: dict[str, Any]) -> list[Any]:
-    for message in answer.get("messages", []):
-        print(message, file=sys.stderr)
-    error = answer.get("error")
-    if error:
-        raise (Malformed if error["kind"] == "malformed" else Refused)(error["text"])
-    if "objects" not in answer:
-        raise Refused("the server ended before it answered")
-    return list(answer["objects"])
-
-
-# --- the control socket
-
-
-@contextlib.contextmanager
-def _socket_path(data: Path) -> Any:
-    """A path below the 107 bytes of a socket address, through a directory descriptor where DIR is long."""
-    path = data / "control.sock"
-    if len(os.fsencode(path)) < 100:
-        yield str(path)
-        return
-    descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/control.sock"
-    finally:
-        os.close(descriptor)
-
-
-async def _connect(data: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-    with contextlib.suppress(OSError), _socket_path(data) as path:
-        return await asyncio.open_unix_connection(path, limit=1 << 26)
-    return None
-
-
-class _Control:
-    """Answers cmdlets over the control socket, which only its owner can open."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client: a line of JSON a request, a line of JSON an answer."""
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
-            while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line, _peer(writer))).encode() + b"\n")
-                await writer.drain()
-        writer.close()
-
-    async def _answer(self, line: bytes, who: str) -> dict[str, Any]:
-        s = self.server
-        context = Context(s.config, s.accounts, s.certificates, s.store, s, who, forward=_forward)
-        try:
-            request = json.loads(line)
-            named = {str(k): _rich(v) for k, v in request["named"].items()}
-            positional = [_rich(v) for v in request["positional"]]
-            rows = await invoke(CMDLETS, context, str(request["name"]), named, positional, request["piped"])
-        except LetterlockError as error:
-            kind = "malformed" if isinstance(error, Malformed) else "refused"
-            return {"messages": context.messages, "error": {"kind": kind, "text": error.text}}
-        except Exception as error:
-            s.incident(error)
-            text = "internal error; the server's error output has the details"
-            return {"messages": context.messages, "error": {"kind": "refused", "text": text}}
-        return {"messages": context.messages, "objects": [row.wire() for row in rows]}
 
 
 # --- running
@@ -315,23 +213,29 @@ async def _running(config: Config, workers: int) -> AsyncIterator[Server]:
     ignore_undecodable_names()
     server = Server(config, workers)
     server.services["LetterlockAdmin"] = _administration(server)
+
+    def context(who: str) -> Context:
+        """For one cmdlet."""
+        return Context(config, server.accounts, server.certificates, server.store, server, who, forward=_forward)
+
+    commands = control.Control(CMDLETS, context, server.incident)
     flusher = asyncio.create_task(server.flush_logs())
-    control = None
+    listener = None
     try:
         await server.open()
         await server.start_automatic()
-        with _socket_path(config.data) as path:
+        with control.socket_path(config.data) as path:
             Path(path).unlink(missing_ok=True)
             before = os.umask(0o177)
             try:
-                control = await asyncio.start_unix_server(_Control(server).serve, path, limit=MAX_REQUEST)
+                listener = await asyncio.start_unix_server(commands.serve, path, limit=control.MAX_REQUEST)
             finally:
                 os.umask(before)
         yield server
     finally:
         flusher.cancel()
-        if control is not None:
-            control.close()
+        if listener is not None:
+            listener.close()
             (config.data / "control.sock").unlink(missing_ok=True)
         await server.close()
 

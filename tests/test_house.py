@@ -28,12 +28,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clients": {"base", "sasl", "imap.grammar"},
     "probe": {"base", "clients", "tls"},
     "analyze": {"base", "policy", "tls"},
-    "manage": {"base", "policy", "directory", "store", "mail", "clients", "probe", "analyze"},
-    "faces": {"base", "manage"},
+    "language": {"base"},
+    "manage": {"base", "language", "policy", "directory", "store", "mail", "clients", "probe", "analyze"},
+    "faces": {"base", "language", "manage"},
+    "control": {"base", "manage"},
     "demo": {"base", "mail", "store.api"},
 }
 KNOWS_EVERYBODY = {"app", "__main__"}
-SANS_IO = ("base", "mail", "policy", "sasl", "session", "imap", "pop3", "clients", "store.api")
+SANS_IO = ("base", "language", "mail", "policy", "sasl", "session", "imap", "pop3", "clients", "store.api")
 IO_MODULES = {
     "asyncio",
     "socket",

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from letterlock import __version__
 from letterlock.base.errors import LetterlockError, Malformed
 from letterlock.base.values import Secret
-from letterlock.faces import output, pipeline, remote
+from letterlock.faces import confirm, output, remote
+from letterlock.faces.console import Console, ask_passwords
 from letterlock.manage import CMDLETS
-from letterlock.manage.here import Local
-from letterlock.manage.registry import Cmdlet
+from letterlock.manage.here import Audience, Dispatch, Local
+from letterlock.manage.registry import Cmdlet, described
 
 USAGE = """usage: letterlock COMMAND [--data DIR] …
 
@@ -40,7 +41,7 @@ class Program(Protocol):
     def join(self, data: Path, other: Path) -> list[str]: ...
     def serve(self, data: Path, workers: int | None) -> int: ...
     def demo(self, check: bool) -> int: ...
-    def dispatcher(self, data: Path) -> AbstractAsyncContextManager[pipeline.Dispatch]: ...
+    def dispatcher(self, data: Path, audience: Audience) -> AbstractAsyncContextManager[Dispatch]: ...
 
 
 def default_data() -> Path:
@@ -190,32 +191,22 @@ def _shell(options: Options, data: Path, program: Program) -> int:
     options.end()
     if texts or not sys.stdin.isatty():
         return asyncio.run(_texts(texts or [sys.stdin.read()], data, program))
-    return asyncio.run(_interactive(data, program))
+    from letterlock.faces.interactive import run
+
+    return run(lambda console: local(data, program, console))
 
 
 async def _texts(texts: list[str], data: Path, program: Program) -> int:
-    async with _local(data, program) as dispatch:
+    from letterlock.faces.shell import Leave, Shell
+
+    shell = Shell(CMDLETS, Console())
+    async with local(data, program, shell.console) as shell.dispatch:
         for text in texts:
-            await pipeline.run(text, dispatch)
-            _last_words(dispatch, "")
+            try:
+                await shell.run_text(text)
+            except Leave:
+                break
     return 0
-
-
-async def _interactive(data: Path, program: Program) -> int:
-    import readline  # noqa: F401 - gives input() history and editing
-
-    while True:
-        try:
-            text = await asyncio.to_thread(input, "letterlock> ")
-        except EOFError:
-            print()
-            return 0
-        if text.strip().lower() in ("exit", "quit"):
-            return 0
-        try:
-            await _texts([text], data, program)
-        except LetterlockError as error:
-            print(f"letterlock: error: {output.clean(error.text)}", file=sys.stderr)
 
 
 def _help(options: Options, _data: Path, _program: Program) -> int:
@@ -226,12 +217,7 @@ def _help(options: Options, _data: Path, _program: Program) -> int:
     found = CMDLETS.get(options.words[0].lower())
     if found is None:
         raise Malformed(f"there is no cmdlet '{options.words[0]}'; letterlock help lists all")
-    cmdlet = found
-    print(f"{cmdlet.name}: {cmdlet.help}\n")
-    for p in cmdlet.all_parameters:
-        default = f" Default: {p.default}." if p.default else ""
-        needed = " Needed." if p.mandatory else ""
-        print(f"  -{p.name} <{p.type_name}>\n      {p.help}{default}{needed}")
+    print(described(found), end="")
     return 0
 
 
@@ -243,33 +229,37 @@ def _cmdlet(name: str, options: Options, data: Path, program: Program) -> int:
     if form not in ("", "table", "list", "json", "csv"):
         raise Malformed(f"--output: '{form}' is not one of table, list, json, csv")
     named, positional = _parameters(cmdlet, options.words)
-    _prompt(cmdlet, named)
+    for p in cmdlet.parameters:
+        if p.type_name == "PSCredential" and isinstance(named.get(p.name), str):
+            named[p.name] = _credential(p.name, named[p.name])
     return asyncio.run(_one(cmdlet, named, positional, form, data, program))
 
 
 async def _one(
     cmdlet: Cmdlet, named: dict[str, Any], positional: list[Any], form: str, data: Path, program: Program
 ) -> int:
-    async with _local(data, program) as dispatch:
-        items = await dispatch(cmdlet.name, named, positional, None)
-        sys.stdout.write(output.render(items, form))
+    console = Console()
+    await ask_passwords(cmdlet, named, console)
+    async with local(data, program, console) as dispatch:
+        items = await confirm.run(cmdlet, named, positional, None, dispatch, console, confirm.Answers())
+        console.write(output.render(items, form, console.width))
         _last_words(dispatch, form)
     # a test that failed is for monitoring to see
     return 1 if any(item["properties"].get("Result") == "Failure" for item in items) else 0
 
 
 @asynccontextmanager
-async def _local(data: Path, program: Program) -> AsyncIterator[Local]:
+async def local(data: Path, program: Program, console: Console) -> AsyncIterator[Local]:
     """Cmdlets that work here stay here; the server, or its data directory, is opened for the first that needs it."""
     async with AsyncExitStack() as stack:
-        opened: list[pipeline.Dispatch] = []
+        opened: list[Dispatch] = []
 
         async def server(name: str, named: dict[str, Any], positional: list[Any], piped: Any) -> list[Any]:
             if not opened:
-                opened.append(await stack.enter_async_context(program.dispatcher(data)))
+                opened.append(await stack.enter_async_context(program.dispatcher(data, console)))
             return await opened[0](name, named, positional, piped)
 
-        yield Local(CMDLETS, server, lambda text: print(output.clean(text), file=sys.stderr))
+        yield Local(CMDLETS, server, console.message)
 
 
 def _last_words(dispatch: Local, form: str) -> None:
@@ -306,15 +296,6 @@ def _parameters(cmdlet: Cmdlet, words: list[str]) -> tuple[dict[str, Any], list[
         else:
             named[parameter.name] = value
     return named, positional
-
-
-def _prompt(cmdlet: Cmdlet, named: dict[str, Any]) -> None:
-    """A password that is needed and not given is asked for on a terminal."""
-    for p in cmdlet.parameters:
-        if p.type_name == "SecureString" and p.mandatory and p.name not in named and sys.stdin.isatty():
-            named[p.name] = getpass.getpass(f"{p.name}: ")
-        if p.type_name == "PSCredential" and isinstance(named.get(p.name), str):
-            named[p.name] = _credential(p.name, named[p.name])
 
 
 def _credential(name: str, user: str) -> dict[str, Any]:

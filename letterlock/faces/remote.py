@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from letterlock.base.errors import Malformed, Refused
 from letterlock.faces.output import clean
-from letterlock.faces.pipeline import Dispatch
+from letterlock.manage.here import Audience, Dispatch
 from letterlock.manage.wire import plain
 
 ANSWER_S: Final = 600.0  # an import, or a test of a server that does not answer, takes its time
@@ -39,7 +39,7 @@ class _Program(Protocol):
     def join(self, data: Path, other: Path) -> list[str]: ...
     def serve(self, data: Path, workers: int | None) -> int: ...
     def demo(self, check: bool) -> int: ...
-    def dispatcher(self, data: Path) -> AbstractAsyncContextManager[Dispatch]: ...
+    def dispatcher(self, data: Path, audience: Audience) -> AbstractAsyncContextManager[Dispatch]: ...
 
 
 def reached(options: _Options, program: _Program) -> _Program:
@@ -123,7 +123,7 @@ class _Remote:
         return self.user, self.password
 
     @asynccontextmanager
-    async def dispatcher(self, data: Path) -> AsyncIterator[Dispatch]:
+    async def dispatcher(self, data: Path, audience: Audience) -> AsyncIterator[Dispatch]:
         """Cmdlets run there."""
         import httpx  # loaded only here: it takes a tenth of a second
 
@@ -147,7 +147,7 @@ class _Remote:
                 request = {"name": name, "named": named, "positional": positional, "piped": piped}
                 answer = await self._post(client, "invoke", request)
                 for message in answer.get("messages", []):
-                    print(clean(str(message)), file=sys.stderr)
+                    audience.message(str(message))
                 return list(answer["objects"])
 
             try:

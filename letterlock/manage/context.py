@@ -38,6 +38,9 @@ Forward = Callable[
 ]
 
 
+Progress = Callable[[str, int, int], None]  # activity, how much is done, of how much (0: nobody knows)
+
+
 @dataclass(slots=True)
 class Context:
     """One invocation's surroundings."""
@@ -52,6 +55,8 @@ class Context:
     verbose: bool = False
     messages: list[str] = field(default_factory=list)
     forward: Forward | None = None  # runs a cmdlet at another server of the organisation
+    progress: Progress | None = None  # shows whoever asked how far it is
+    cancelled: bool = False  # whoever asked does not want it any more
 
     def warn(self, text: str) -> None:
         """A warning line for whoever asked."""
@@ -61,6 +66,15 @@ class Context:
         """A line for whoever asked with -Verbose."""
         if self.verbose:
             self.messages.append(f"VERBOSE: {text}")
+
+    def report(self, activity: str, done: int, total: int = 0) -> None:
+        """How far a long command is. A command that was cancelled ends here, between two steps that are each whole."""
+        if self.cancelled:
+            raise Refused(
+                f"cancelled: {activity}, {done} of {total} done" if total else f"cancelled: {activity}, {done} done"
+            )
+        if self.progress is not None:
+            self.progress(activity, done, total)
 
     def should(self, what: str) -> bool:
         """Whether a change is to be made; under -WhatIf it is only told."""

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from letterlock.base.errors import Malformed
 from letterlock.manage.registry import Cmdlet
 
 Item = dict[str, Any]
 Dispatch = Callable[[str, dict[str, Any], list[Any], dict[str, Any] | None], Awaitable[list[Item]]]
+
+
+class Audience(Protocol):
+    """Who asked: is shown what a command says, and how far it is."""
+
+    def message(self, text: str) -> None: ...
+    def progress(self, activity: str, done: int, total: int) -> None: ...
 
 
 @dataclass(slots=True)

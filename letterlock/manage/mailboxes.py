@@ -20,6 +20,7 @@ from letterlock.directory.accounts import (
 from letterlock.directory.servers import Servers
 from letterlock.directory.verifiers import hash_password
 from letterlock.manage.context import Context
+from letterlock.manage.filters import FILTER, kept
 from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, secret, words
 
 MOST_ADDRESSES: Final = 200  # besides the primary one
@@ -101,7 +102,7 @@ async def new_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
 
 async def get_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     """Mailboxes."""
-    return [_mailbox_row(c, a) for a in find(c, p.get("Identity"))]
+    return kept([_mailbox_row(c, a) for a in find(c, p.get("Identity"))], p)
 
 
 def _addresses(account: Account, change: ListChange) -> tuple[str, tuple[str, ...]]:
@@ -220,7 +221,7 @@ async def get_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
         properties: dict[str, Any] = {"Name": a.display_name, "Identity": a.address, "PrimarySmtpAddress": a.address}
         properties |= {name: getattr(a.switches, name) for name in _SWITCHES}
         rows.append(Row(properties, ("Name", "PrimarySmtpAddress", "PopEnabled", "ImapEnabled")))
-    return rows
+    return kept(rows, p)
 
 
 async def set_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
@@ -289,7 +290,7 @@ CMDLETS: Final = (
         (Parameter("Name", "NAME@DOMAIN.", str, 0, True), _PASSWORD, _DISPLAY, _ALIAS, _SERVER),
         True,
     ),
-    Cmdlet("Get-Mailbox", "Shows mailboxes.", get_mailbox, (_MANY, _SERVER)),
+    Cmdlet("Get-Mailbox", "Shows mailboxes.", get_mailbox, (_MANY, FILTER, _SERVER)),
     Cmdlet(
         "Set-Mailbox",
         "Changes a mailbox's names, addresses and quotas.",
@@ -305,7 +306,7 @@ CMDLETS: Final = (
         True,
     ),
     Cmdlet("Set-MailboxPassword", "Sets a mailbox's password.", set_password, (_ONE, _PASSWORD, _SERVER), True),
-    Cmdlet("Get-CASMailbox", "Shows protocol switches of mailboxes.", get_cas_mailbox, (_MANY, _SERVER)),
+    Cmdlet("Get-CASMailbox", "Shows protocol switches of mailboxes.", get_cas_mailbox, (_MANY, FILTER, _SERVER)),
     Cmdlet(
         "Set-CASMailbox",
         "Changes protocol switches of a mailbox.",

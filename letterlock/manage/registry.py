@@ -105,9 +105,14 @@ class Cmdlet:
         """Its own and the common ones."""
         return (*self.parameters, *(COMMON if self.changes else ()))
 
+    @property
+    def high_impact(self) -> bool:
+        """It takes something away for good: on a terminal it is confirmed."""
+        return self.changes and self.name.startswith("Remove-")
+
     def parameter(self, text: str) -> Parameter:
         """By name, or an unambiguous beginning of it."""
-        wanted = MISSPELT.get(text.lower(), text).lower()
+        wanted = text.lower()
         found = [p for p in self.all_parameters if p.name.lower() == wanted]
         found = found or [p for p in self.all_parameters if p.name.lower().startswith(wanted)]
         if len(found) == 1:
@@ -115,6 +120,7 @@ class Cmdlet:
         if found:
             names = ", ".join(p.name for p in found)
             raise Malformed(f"{self.name}: -{text} is ambiguous; it may be {names}")
+        wanted = MISSPELT.get(wanted, wanted).lower()
         near = difflib.get_close_matches(wanted, [p.name.lower() for p in self.all_parameters], 1)
         meant = next((p.name for p in self.all_parameters if near and p.name.lower() == near[0]), "")
         raise Malformed(f"{self.name}: there is no parameter -{text}" + (f"; did you mean -{meant}?" if meant else ""))
@@ -139,11 +145,24 @@ class Cmdlet:
         return {name: self._read(name, value) for name, value in raw.items()}
 
     def _read(self, name: str, value: Any) -> Any:
+        read = self.parameter(name).read
         try:
-            return self.parameter(name).read(value)
+            return read("" if value is None and read is str else value)
         except Malformed as error:
             text = error.text if error.text.startswith(name) else f"{name}: {error.text}"
             raise Malformed(f"{self.name}: {text}") from None
+
+
+def described(cmdlet: Cmdlet) -> str:
+    """Help on a command."""
+    text = f"{cmdlet.name}: {cmdlet.help}\n\n"
+    if cmdlet.aliases:
+        text += f"  also {', '.join(cmdlet.aliases)}\n"
+    for p in cmdlet.all_parameters:
+        default = f" Default: {p.default}." if p.default else ""
+        needed = " Needed." if p.mandatory else ""
+        text += f"  -{p.name} <{p.type_name}>\n      {p.help}{default}{needed}\n"
+    return text
 
 
 def boolean(value: Any) -> bool:
@@ -167,7 +186,13 @@ def secret(value: Any) -> values.Secret:
 
 COMMON: Final = (
     Parameter("WhatIf", "Only say what would change.", boolean, switch=True, type_name="Switch"),
-    Parameter("Confirm", "Accepted; commands do not ask.", boolean, switch=True, type_name="Switch"),
+    Parameter(
+        "Confirm",
+        "Ask before the change, on a terminal; -Confirm:$false never asks.",
+        boolean,
+        switch=True,
+        type_name="Switch",
+    ),
     Parameter("Verbose", "Say more.", boolean, switch=True, type_name="Switch"),
 )
 

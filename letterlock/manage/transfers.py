@@ -90,6 +90,7 @@ async def import_request(c: Context, p: dict[str, Any]) -> list[Row]:
         if count % BATCH == 0 or octets > BATCH_OCTETS:
             await write()
             octets = 0
+            c.report(f"importing into {account.address}", count)
     await write()
     properties = {"Mailbox": account.address, "FilePath": str(path), "Status": "Completed", "Messages": count}
     return [Row(properties, ("Mailbox", "Status", "Messages", "FilePath"))]
