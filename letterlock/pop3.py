@@ -60,6 +60,7 @@ class Pop3Session:
         self.authenticated = False
         self.user = ""
         self.mail: MailStore | None = None
+        self.exact_size = True
         self.folder: Folder
         self.uids: list[int] = []  # message number - 1 → UID
         self.sizes: list[int] = []
@@ -99,7 +100,7 @@ class Pop3Session:
 
     async def enter(self, welcome: Welcome) -> None:
         """The login succeeded."""
-        self.user, self.mail = welcome.mailbox, welcome.mail
+        self.user, self.mail, self.exact_size = welcome.mailbox, welcome.mail, welcome.exact_size
         self.authenticated = True
         self.relayed = welcome.mail is None
         self.timeout = self.settings.AuthenticatedConnectionTimeout.seconds
@@ -326,7 +327,7 @@ class Pop3Session:
 
     async def _open(self) -> None:
         self.folder = await self.store.folder("INBOX")
-        column = Column.CRLF_SIZE if self.settings.EnableExactRFC822Size else Column.SIZE
+        column = Column.CRLF_SIZE if self.exact_size else Column.SIZE
         rows: list[tuple[int, int]] = []
         async for batch in self.store.fetch(self.folder, [(1, 2**32 - 1)], [column]):
             rows += batch  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ class Welcome(NamedTuple):
 
     mailbox: str  # the primary address
     mail: MailStore | None  # None: on another server, to which the host has handed the client over
-    suppress_receipts: bool = False
+    exact_size: bool = True  # POP3: sizes as RETR sends (False: as stored, which asks for less work)
 
 
 class Host(Protocol):

@@ -258,6 +258,7 @@ def test_an_exception_can_lower_the_tls_floor_for_its_clients_alone(server: Serv
 
 
 def test_the_quarantine_listener_serves_devices_with_an_exception_only(server: Server) -> None:
+    """ExceptionsOnlyBindings."""
     port = server.quarantine  # type: ignore[attr-defined]
     made = objects(
         server,

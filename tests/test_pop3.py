@@ -24,12 +24,12 @@ class FakeHost:
 
     logging = False
 
-    def __init__(self, mail: MailStore) -> None:
-        self.mail = mail
+    def __init__(self, mail: MailStore, exact_size: bool) -> None:
+        self.mail, self.exact_size = mail, exact_size
         self.shown: list[str] = []
 
     async def log_in(self, attempt: LoginAttempt, password: Password) -> Welcome:
-        return Welcome(attempt.user, self.mail)
+        return Welcome(attempt.user, self.mail, self.exact_size)
 
     def refused(self, attempt: LoginAttempt, password: Password | None) -> None:
         self.shown.append(attempt.user)
@@ -60,7 +60,8 @@ def talk(path: Path, lines: bytes, settings: PopSettings | None = None, tls: Tls
                 await mail.append(folder, [Incoming(spool)])
         channel = Channel(tls=tls)
         chosen = settings or PopSettings()
-        session = Pop3Session(chosen, FakeHost(mail), channel, LoginRules(chosen.LoginType), tls is Tls.NONE)
+        host = FakeHost(mail, chosen.EnableExactRFC822Size)
+        session = Pop3Session(chosen, host, channel, LoginRules(chosen.LoginType), tls is Tls.NONE)
         session.receive(lines)
         step = await session.advance()
         await store.close()

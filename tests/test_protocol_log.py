@@ -6,6 +6,8 @@ import csv
 import os
 from pathlib import Path
 
+import pytest
+
 from letterlock.base.settings import ImapSettings
 from letterlock.base.values import ByteSize, LogFileRollOver, TimeSpan
 from letterlock.runtime.protocol_log import ProtocolLog, format_row
@@ -50,6 +52,41 @@ def test_roll_over_by_time_and_by_size(tmp_path: Path) -> None:
         log.flush(NOW)
     assert len(list(sized.iterdir())) > 2
     assert all(p.stat().st_size < 1000 for p in sized.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "days", "names"),
+    [
+        (LogFileRollOver.Hourly, 0, ["IMAP42026052820-1.LOG", "IMAP42026052821-1.LOG"]),
+        (LogFileRollOver.Daily, 1, ["IMAP420260528-1.LOG", "IMAP420260529-1.LOG"]),
+        (LogFileRollOver.Weekly, 4, ["IMAP420260525-1.LOG", "IMAP420260601-1.LOG"]),  # Thursday, the Monday after
+        (LogFileRollOver.Monthly, 4, ["IMAP420260501-1.LOG", "IMAP420260601-1.LOG"]),
+    ],
+)
+def test_each_period_begins_a_new_file(tmp_path: Path, kind: LogFileRollOver, days: int, names: list[str]) -> None:
+    """LogFileRollOverSettings."""
+    log = ProtocolLog(tmp_path, "IMAP4", ImapSettings(LogFileRollOverSettings=kind))
+    begin = NOW - NOW % 3600 + 1
+    step = days * 86400 or 3600
+    for moment in (begin, begin + 60, begin + step, begin + step + 60):
+        log.add(row())
+        log.flush(moment)
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert all(p.read_bytes().count(b",select,") == 2 for p in tmp_path.iterdir())
+
+
+def test_unlimited_is_one_file_for_ever(tmp_path: Path) -> None:
+    """LogPerFileSizeQuota unlimited."""
+    settings = ImapSettings(LogPerFileSizeQuota=ByteSize(-1), LogFileRollOverSettings=LogFileRollOver.Hourly)
+    log = ProtocolLog(tmp_path, "IMAP4", settings)
+    for day in range(40):
+        log.add(row())
+        log.flush(NOW + day * 86400)
+    assert [p.name for p in tmp_path.iterdir()] == ["IMAP4-1.LOG"]
+    again = ProtocolLog(tmp_path, "IMAP4", settings)
+    again.add(row())
+    again.flush(NOW + 50 * 86400)
+    assert (tmp_path / "IMAP4-1.LOG").read_bytes().count(b",select,") == 41
 
 
 def test_retention_removes_old_files_and_only_ours(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import imaplib
 import json
 import poplib
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.clients.server import PASSWORD, Server, free_ports
 
@@ -185,3 +189,55 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
     assert "two servers are named ONE" in one.run("join", "--to", str(three.data), status=1).stderr
     assert "cannot join itself" in one.run("join", "--to", str(one.data), status=2).stderr
     assert "is not a data directory" in one.run("join", "--to", str(tmp_path / "none"), status=1).stderr
+
+
+def _stranger_certificate(server: Server, name: str, days: int) -> None:
+    """In place of the one that the server would make for its back-end port."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - datetime.timedelta(days=400)).not_valid_after(
+        now + datetime.timedelta(days=days)
+    )
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    path = server.data / "certificates" / "server.pem"
+    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    path.with_suffix(".key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+@pytest.mark.parametrize(("name", "days"), [("localhost", -1), ("other.contoso.com", 30)], ids=["expired", "name"])
+def test_enforce_certificate_errors_and_proxy_target_port(tmp_path: Path, name: str, days: int) -> None:
+    """A certificate that was exchanged at `join` is enough, unless EnforceCertificateErrors asks for more."""
+    a = Server(tmp_path / "a", users=("alice",), server="EXA")
+    b = Server(tmp_path / "b", users=("bob",), server="EXB")
+    ports = free_ports(6)
+    for server, (imap, pop) in ((a, ports[:2]), (b, ports[2:4])):
+        server.shell(f"Set-ImapSettings -ProxyTargetPort {imap}; Set-PopSettings -ProxyTargetPort {pop}")
+    _stranger_certificate(b, name, days)
+    a.run("join", "--to", str(b.data))
+    a.start()
+    b.start()
+    try:
+        a.imap_client("bob@demo.test").logout()
+        a.pop_client("bob@demo.test").quit()
+        a.shell("Set-ImapSettings -EnforceCertificateErrors $true; Set-PopSettings -EnforceCertificateErrors $true")
+        a.imap_client("bob@demo.test").logout()  # not before the restart
+        a.shell("Restart-Service LetterlockImap4; Restart-Service LetterlockPop3")
+        with pytest.raises(imaplib.IMAP4.error, match=r"\[UNAVAILABLE\]"):
+            a.imap_client("bob@demo.test")
+        with pytest.raises(poplib.error_proto, match="SYS/TEMP"):
+            a.pop_client("bob@demo.test")
+        said = (a.data / "serve.stderr").read_text()
+        assert ("expired" if days < 0 else "ostname mismatch") in said
+        a.imap_client("alice@demo.test").logout()
+        a.shell("Set-ImapSettings -EnforceCertificateErrors $false; Restart-Service LetterlockImap4")
+        b.shell(f"Set-ImapSettings -ProxyTargetPort {ports[4]}; Restart-Service LetterlockImap4BE")
+        a.imap_client("bob@demo.test").logout()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", ports[2]), 5)
+    finally:
+        a.kill()
+        b.kill()

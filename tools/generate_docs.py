@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def settings_page() -> str:
         "",
     ]
     lines[-1] = "protocol's services are restarted. Defaults are those of a new data directory without `--port-offset`."
-    later: list[str] = []
+    here: list[str] = []
     kinds = (
         (ImapSettings, "IMAP4 (Set-ImapSettings)"),
         (PopSettings, "POP3 (Set-PopSettings)"),
@@ -43,19 +44,21 @@ def settings_page() -> str:
             allowed = (
                 f"{d.setting.range[0]} to {d.setting.range[1]} {d.setting.unit}".strip() if d.setting.range else ""
             )
-            if d.setting.later:
-                later.append(f"- `{name}` ({kind().ProtocolName}): {d.setting.later}.")
-                continue
+            if d.setting.here:
+                values = d.type if isinstance(d.type, type) and issubclass(d.type, enum.Enum) else (True, False)
+                texts = {value: text for value in values if (text := d.setting.here(value))}
+                which = "" if len(texts) == len(list(values)) else ", ".join(map(_words, texts)) + ": "
+                here.append(f"- `{name}` ({kind().ProtocolName}): {which}{next(iter(texts.values()))}.")
             row = (f"`{name}`", d.type_name, _words(d.default), allowed, d.setting.help)
             lines.append("| " + " | ".join(map(cell, row)) + " |")
     lines += [
         "",
-        "## Accepted, and without effect yet",
+        "## Other than in Exchange",
         "",
-        "Their effect belongs to later work; setting one says so.",
+        "Values that cannot mean here what they mean in Exchange. They are accepted; Set- says what they do.",
         "",
     ]
-    return "\n".join([*lines, *sorted(set(later))]) + "\n"
+    return "\n".join([*lines, *sorted(set(here))]) + "\n"
 
 
 def cmdlets_page() -> str:

@@ -28,7 +28,7 @@ class Setting:
     range: tuple[Any, Any] | None = None
     read: Callable[[str], Any] | None = None  # its own reader, where the type's is too wide
     weaker: Callable[[Any], str] | None = None  # what it weakens; "" when it does not
-    later: str = ""  # the effect belongs to later work: what happens until then
+    here: Callable[[Any], str] | None = None  # a value that cannot mean here what it means in Exchange: what it does
     read_only: bool = False
 
 
@@ -40,11 +40,11 @@ def setting(
     range: tuple[Any, Any] | None = None,
     read: Callable[[str], Any] | None = None,
     weaker: Callable[[Any], str] | None = None,
-    later: str = "",
+    here: Callable[[Any], str] | None = None,
     read_only: bool = False,
 ) -> Any:
     """A dataclass field that carries its declaration."""
-    declaration = Setting(help, unit, range, read, weaker, later, read_only)
+    declaration = Setting(help, unit, range, read, weaker, here, read_only)
     return dataclasses.field(default=default, metadata={"setting": declaration})
 
 

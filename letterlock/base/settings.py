@@ -1,7 +1,7 @@
 """The declarations: every setting of the IMAP4 and POP3 services, in the order in which Get-ImapSettings lists them.
 
-Names, types, defaults and ranges are Exchange's (Set-ImapSettings, Set-PopSettings). A setting whose effect belongs to
-a later piece of work says so in `later`; it is accepted with a warning and listed apart in docs/settings.md.
+Names, types, defaults and ranges are Exchange's (Set-ImapSettings, Set-PopSettings). A setting that cannot mean here
+what it means in Exchange says in `here` what it does; Set- repeats that, and docs/settings.md lists them apart.
 All take effect when the protocol's services are restarted, as in Exchange.
 """
 
@@ -33,6 +33,18 @@ from letterlock.base.values import (
 )
 
 _PROXY: Final = "Port at which the back end takes sessions that other servers of the organisation hand over."
+_MIME_FORMAT: Final = (
+    "Form in which message bodies are given. BestBodyFormat: as they were sent, octet for octet. TextOnly, HtmlOnly, "
+    "HtmlAndTextAlternative: in that form, the sender's own where there is one, else converted. TextEnrichedOnly, "
+    "TextEnrichedAndTextAlternative: as text/enriched (RFC 1896) made of the text. Tnef: as BestBodyFormat, as only "
+    "Exchange has the MAPI properties that TNEF holds. Attachments, inline images and header fields stay; signed and "
+    "encrypted messages, and those that cannot be converted in bounded time, are given as they were sent."
+)
+_TNEF: Final = "TNEF holds MAPI properties, which only Exchange has; messages are given as with BestBodyFormat"
+_RECEIPTS: Final = (
+    "senders who ask for a read receipt get none any more; in Exchange this only stops the receipt that the server "
+    "sends on download, which this server never does"
+)
 HALF_MINUTE: Final = TimeSpan(30)
 HOUR: Final = TimeSpan(3600)
 DAY: Final = TimeSpan(86400)
@@ -87,6 +99,12 @@ def _reported_only(value: PolicyMode) -> str:
     return "" if value is PolicyMode.Enforce else "what would be refused is reported, and not refused"
 
 
+_TOLD: Final = (
+    (CalendarItemRetrievalOption.intranetUrl, "InternalConnectionSettings"),
+    (CalendarItemRetrievalOption.InternetUrl, "ExternalConnectionSettings"),
+)
+
+
 def _many(value: int) -> str:
     return "" if value < MAX_INT else "no limit"
 
@@ -134,22 +152,26 @@ class ClientAccessSettings(Settings):
     MaxConnectionFromSingleIP: int = setting(MAX_INT, "Connections at a time from one address.", range=(1, MAX_INT))
     MaxConnectionsPerUser: int = setting(16, "Connections at a time of one user.", range=(1, MAX_INT), weaker=_many)
     MessageRetrievalMimeFormat: MimeFormat = setting(
-        MimeFormat.BestBodyFormat, "Body conversion of messages.", later="messages are given as they were stored"
+        MimeFormat.BestBodyFormat, _MIME_FORMAT, here=lambda v: _TNEF if v is MimeFormat.Tnef else ""
     )
     ProxyTargetPort: int = setting(1993, _PROXY, range=(1, 65535))
     CalendarItemRetrievalOption: CalendarItemRetrievalOption = setting(
         CalendarItemRetrievalOption.iCalendar,
-        "How meeting items are shown.",
-        later="calendar parts are given as stored",
+        "How meetings are shown. iCalendar: as they were sent. The others: text/calendar parts are replaced by kind, "
+        "summary, time, place and organizer in words, and a link with the event's UID to the host that "
+        "InternalConnectionSettings (intranetUrl) or ExternalConnectionSettings (InternetUrl) begins with, or to "
+        "OwaServerUrl (Custom).",
     )
-    OwaServerUrl: str = setting("", "Base of calendar links.", read=_url, later="there are no calendar links")
-    EnableExactRFC822Size: bool = setting(
-        False,
-        "POP3: LIST and STAT count octets as RETR sends them (every line end CRLF) instead of as stored. "
-        "IMAP4: RFC822.SIZE is always exact here, so this changes nothing.",
+    OwaServerUrl: str = setting(
+        "", "Base of the links to meetings when CalendarItemRetrievalOption is Custom.", read=_url
     )
+    EnableExactRFC822Size: bool = setting(False, "Sizes of messages exactly.")
     SuppressReadReceipt: bool = setting(
-        False, "No read receipt on download.", later="read receipts are never sent by the server"
+        False,
+        "True: header fields that ask for a receipt (Disposition-Notification-To, Return-Receipt-To and the like) are "
+        "left out of what clients are given, so that no client sends one. False: they are given, and the reader's "
+        "client decides. The server itself never sends receipts.",
+        here=lambda v: _RECEIPTS if v else "",
     )
     ProtocolLogEnabled: bool = setting(False, "Protocol log on or off.")
     EnforceCertificateErrors: bool = setting(
@@ -174,11 +196,14 @@ class ClientAccessSettings(Settings):
     )
     ExtendedProtectionPolicy: ExtendedProtectionPolicy = setting(
         ExtendedProtectionPolicy.None_,
-        "Channel binding for integrated authentication.",
-        later="NTLM and GSSAPI are not offered",
+        "Channel binding for integrated authentication (NTLM and GSSAPI). No effect here, as these are not offered.",
+        here=lambda v: "NTLM and GSSAPI, which this is about, are not offered here; nothing changes",
     )
     EnableGSSAPIAndNTLMAuth: bool = setting(
-        True, "NTLM and GSSAPI on or off.", later="NTLM and GSSAPI are not offered, whatever this says"
+        True,
+        "NTLM and GSSAPI on or off. Neither is offered here, whatever this says: NTLM gives password hashes away, "
+        "GSSAPI needs a domain.",
+        here=lambda v: "NTLM and GSSAPI are not offered here, whatever this says; nothing changes",
     )
     LoginTypeMode: PolicyMode = setting(
         PolicyMode.Enforce,
@@ -208,6 +233,9 @@ class ClientAccessSettings(Settings):
         """What only the whole object can tell; raises `Malformed`."""
         if self.CalendarItemRetrievalOption is CalendarItemRetrievalOption.Custom and not self.OwaServerUrl:
             raise Malformed("OwaServerUrl is required when CalendarItemRetrievalOption is Custom")
+        for option, name in _TOLD:
+            if self.CalendarItemRetrievalOption is option and not getattr(self, name):
+                raise Malformed(f"{name} is required when CalendarItemRetrievalOption is {option.name}")
         for name in ("SSLBindings", "UnencryptedOrTLSBindings"):
             twice = set(getattr(self, name)) & set(self.ExceptionsOnlyBindings)
             if twice:
@@ -240,7 +268,15 @@ class ImapSettings(ClientAccessSettings):
         10240, "Longest command a client may send, without literals.", unit="bytes", range=(1024, 16384)
     )
     Banner: str = setting("The Letterlock IMAP4 service is ready.", "Text after `* OK ` in the greeting.")
-    ShowHiddenFoldersEnabled: bool = setting(False, "List folders that are marked hidden.")
+    EnableExactRFC822Size: bool = setting(
+        False,
+        "RFC822.SIZE is always exact here, converted messages included, so this changes nothing: clients fetch as many "
+        "octets as it says, and an estimate would cut messages off.",
+        here=lambda v: "RFC822.SIZE is always exact here; nothing changes",
+    )
+    ShowHiddenFoldersEnabled: bool = setting(
+        False, "List folders that are hidden (Set-MailboxFolder -Hidden), with all below them."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +287,11 @@ class PopSettings(ClientAccessSettings):
     MaxCommandSize: int = setting(512, "Longest command line a client may send.", unit="bytes", range=(40, 1024))
     Banner: str = setting("The Letterlock POP3 service is ready.", "Text after `+OK ` in the greeting.")
     ProxyTargetPort: int = setting(1995, _PROXY, range=(1, 65535))
+    EnableExactRFC822Size: bool = setting(
+        False,
+        "True: LIST and STAT count octets as RETR sends them: every line end CRLF, and after conversion, which at "
+        "log-on means converting every message that was not seen before. False: an estimate, the size as stored.",
+    )
     MessageRetrievalSortOrder: SortOrder = setting(
         SortOrder.Ascending, "Numbering: oldest message first, or newest first."
     )

@@ -14,8 +14,10 @@ import secrets
 import unicodedata
 from typing import Any, Final
 
+from letterlock.base import declare
 from letterlock.base.errors import Malformed, Refused
-from letterlock.base.values import ByteSize, MimeFormat, enum_name, parse_enum
+from letterlock.base.switches import Switches
+from letterlock.base.values import ByteSize
 from letterlock.directory.config import Config, now
 from letterlock.store.api import Quota
 
@@ -23,24 +25,6 @@ MAX_ADDRESS: Final = 254  # RFC 5321 §4.5.3.1
 MAX_PASSWORD: Final = 1024
 RETIRED: Final = 2  # passwords remembered after they were replaced
 _ADDRESS = re.compile(r"[^\s@\x00-\x20\x7f\"(),:;<>\[\]\\*%]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Switches:
-    """What Set-CASMailbox sets."""
-
-    PopEnabled: bool = True
-    ImapEnabled: bool = True
-    PopUseProtocolDefaults: bool = True
-    ImapUseProtocolDefaults: bool = True
-    PopMessagesRetrievalMimeFormat: MimeFormat = MimeFormat.BestBodyFormat
-    ImapMessagesRetrievalMimeFormat: MimeFormat = MimeFormat.BestBodyFormat
-    PopSuppressReadReceipt: bool = False
-    ImapSuppressReadReceipt: bool = False
-    PopEnableExactRFC822Size: bool = False
-    ImapEnableExactRFC822Size: bool = False
-    PopForceICalForCalendarRetrievalOption: bool = False
-    ImapForceICalForCalendarRetrievalOption: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +102,11 @@ def _quota_items(quotas: Quotas) -> list[tuple[str, ByteSize]]:
 
 
 def _switches_json(switches: Switches) -> str:
-    return json.dumps({k: v if isinstance(v, bool) else enum_name(v) for k, v in dataclasses.asdict(switches).items()})
+    return json.dumps(declare.stored(switches))
 
 
 def _switches(text: str) -> Switches:
-    rows: dict[str, Any] = json.loads(text)
-    values: dict[str, Any] = {k: v if isinstance(v, bool) else parse_enum(MimeFormat, v) for k, v in rows.items()}
-    return Switches(**values)
+    return declare.restored(Switches, json.loads(text))
 
 
 class Accounts:
@@ -237,10 +219,10 @@ class Accounts:
 
     def set_switches(self, account: Account, changes: dict[str, Any], who: str) -> None:
         """Durable; running sessions keep what they have, the next login meets the new values."""
-        old = {k: declared(getattr(account.switches, k)) for k in changes}
+        old = {k: declare.to_json(getattr(account.switches, k)) for k in changes}
         new = dataclasses.replace(account.switches, **changes)
         with self._config.transaction(
-            who, f"Set-CASMailbox {account.address}", old, {k: declared(v) for k, v in changes.items()}
+            who, f"Set-CASMailbox {account.address}", old, {k: declare.to_json(v) for k, v in changes.items()}
         ):
             self._config.db.execute("UPDATE account SET switches = ? WHERE id = ?", (_switches_json(new), account.id))
 
@@ -313,11 +295,6 @@ class Accounts:
             "SELECT at, protocol, address FROM exposed WHERE account = ? ORDER BY rowid", (account.id,)
         )
         return [(str(r[0]), str(r[1]), str(r[2])) for r in rows]
-
-
-def declared(value: object) -> object:
-    """A switch's value for the audit trail."""
-    return enum_name(value) if isinstance(value, MimeFormat) else value
 
 
 def _keys(a: Account) -> list[str]:

@@ -1,4 +1,4 @@
-"""Mailboxes: New-, Get-, Set-, Remove-Mailbox, Set-MailboxPassword, Get-, Set-CASMailbox."""
+"""Mailboxes: New-, Get-, Set-, Remove-Mailbox, Set-MailboxPassword."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import dataclasses
 from typing import Any, Final
 
 from letterlock.base.errors import Malformed, Refused
-from letterlock.base.values import ByteSize, ListChange, MimeFormat, parse_enum
+from letterlock.base.values import ByteSize, ListChange
 from letterlock.directory.accounts import (
     Account,
-    Switches,
     check_address,
     check_alias,
     check_name,
@@ -21,7 +20,7 @@ from letterlock.directory.servers import Servers
 from letterlock.directory.verifiers import hash_password
 from letterlock.manage.context import Context
 from letterlock.manage.filters import FILTER, kept
-from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, secret, words
+from letterlock.manage.registry import Cmdlet, Parameter, Row, secret, words
 
 MOST_ADDRESSES: Final = 200  # besides the primary one
 
@@ -210,41 +209,6 @@ async def set_password(c: Context, p: dict[str, Any]) -> list[Row]:
     return []
 
 
-_SWITCHES: Final = {f.name: f for f in dataclasses.fields(Switches)}
-_WORKS: Final = ("PopEnabled", "ImapEnabled")  # the others have their effect with message conversion
-
-
-async def get_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
-    """Protocol switches."""
-    rows = []
-    for a in find(c, p.get("Identity")):
-        properties: dict[str, Any] = {"Name": a.display_name, "Identity": a.address, "PrimarySmtpAddress": a.address}
-        properties |= {name: getattr(a.switches, name) for name in _SWITCHES}
-        rows.append(Row(properties, ("Name", "PrimarySmtpAddress", "PopEnabled", "ImapEnabled")))
-    return kept(rows, p)
-
-
-async def set_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
-    """Protocol switches; they count from the next login on."""
-    account = one(c, p.pop("Identity"))
-    p.pop("Server", None)
-    changes = {n: v for n, v in p.items() if getattr(account.switches, n) != v}
-    for name, value in changes.items():
-        c.should(f"set {name} of {account.address} to {value}")
-        if name not in _WORKS:
-            c.warn(f"{name} has no effect yet: messages are given as they were stored")
-    if changes and not c.what_if:
-        c.accounts.set_switches(account, changes, c.who)
-    return []
-
-
-def _switch_parameter(field: dataclasses.Field[Any]) -> Parameter:
-    if isinstance(field.default, bool):
-        return Parameter(field.name, "", boolean, type_name="Boolean", default=str(field.default))
-    names = " | ".join(m.name for m in MimeFormat)
-    return Parameter(field.name, "", lambda v: parse_enum(MimeFormat, str(v)), type_name=names)
-
-
 def _quota(value: Any) -> ByteSize:
     return value if isinstance(value, ByteSize) else ByteSize.parse(str(value))
 
@@ -306,12 +270,4 @@ CMDLETS: Final = (
         True,
     ),
     Cmdlet("Set-MailboxPassword", "Sets a mailbox's password.", set_password, (_ONE, _PASSWORD, _SERVER), True),
-    Cmdlet("Get-CASMailbox", "Shows protocol switches of mailboxes.", get_cas_mailbox, (_MANY, FILTER, _SERVER)),
-    Cmdlet(
-        "Set-CASMailbox",
-        "Changes protocol switches of a mailbox.",
-        set_cas_mailbox,
-        (_ONE, *map(_switch_parameter, _SWITCHES.values()), _SERVER),
-        True,
-    ),
 )

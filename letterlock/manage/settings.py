@@ -38,14 +38,10 @@ def _pair(
             c.warn("nothing was changed: the settings are as wanted already")
             return []
         c.config.change(kind, p, c.who)
-        later = [f"{n}: {declared[n].setting.later}" for n in differing if declared[n].setting.later]
-        for text in later:
-            c.warn(f"{text}; the setting has no effect yet")
         for name, (_, new) in differing.items():
-            weaker = declared[name].setting.weaker
-            text = weaker(new) if weaker else ""
-            if text:
-                c.warn(f"{name}: {text}")
+            for say in (declared[name].setting.here, declared[name].setting.weaker):
+                if say is not None and (text := say(new)):
+                    c.warn(f"{name}: {text}")
         c.warn(f"changes take effect when the services are restarted: Restart-Service {restart}")
         return []
 

@@ -14,6 +14,7 @@ import ssl
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -36,6 +37,7 @@ from letterlock.runtime.host import ConnectionHost
 from letterlock.runtime.kinds import KINDS, rules_of, tls_floor
 from letterlock.runtime.listeners import EXCEPTIONS_ONLY, IMPLICIT
 from letterlock.session import Session
+from letterlock.store.presented import Conversions
 from letterlock.store.sqlite import SqliteStore
 
 FLUSH_S: Final = 2.0  # counts are written so often
@@ -173,6 +175,8 @@ class Engine:
         self.upstream = upstream
         self.executor = ThreadPoolExecutor(2, thread_name_prefix="hash")
         self.verifier = Verifier(accounts, self.executor)
+        self.converter = ThreadPoolExecutor(2, thread_name_prefix="convert")
+        self.conversions = Conversions(self._convert)
         self.throttle = FailureThrottle()
         self.exceptions = LoginExceptions(config)
         self.servers = Servers(config)
@@ -191,6 +195,9 @@ class Engine:
         self._adopting: set[asyncio.Task[None]] = set()
         self.ticket_secret = os.urandom(32)  # until the supervisor gives one to all workers
         self._loop = asyncio.get_running_loop()
+
+    async def _convert(self, work: Callable[[], Any]) -> Any:
+        return await self._loop.run_in_executor(self.converter, work)
 
     def warn(self, text: str) -> None:
         """A line for the administrator."""
@@ -375,3 +382,4 @@ class Engine:
             self._flushing.cancel()
         self._flush()
         self.executor.shutdown(wait=False, cancel_futures=True)
+        self.converter.shutdown(wait=False, cancel_futures=True)

@@ -16,6 +16,7 @@ from letterlock.directory.accounts import Account
 from letterlock.policy.login import Decision, LoginAttempt, decide
 from letterlock.runtime.connection import Connection
 from letterlock.runtime.handover import BackEnd, hand_over
+from letterlock.runtime.presentation import presentation
 from letterlock.runtime.protocol_log import format_row
 from letterlock.session import Password, Welcome
 from letterlock.store.api import MailStore
@@ -87,7 +88,9 @@ class ConnectionHost:
         self.user, self.attempt = account.id, attempt
         self._observe(attempt)
         server.logged_on(account.id, attempt.protocol.value, address, self._client())
-        return Welcome(account.address, server.store.mailbox(account.id, account.quotas.store()))
+        how = presentation(service.settings, account.switches)
+        mail = server.store.mailbox(account.id, account.quotas.store())
+        return Welcome(account.address, server.conversions.mailbox(mail, how), how.exact_size)
 
     async def _elsewhere(self, attempt: LoginAttempt, password: Password) -> Welcome | None:
         """Log in at another server of the organisation; None when the mailbox is at none."""

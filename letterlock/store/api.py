@@ -388,6 +388,9 @@ class MailStore(Protocol):
     async def rename(self, old: str, new: str) -> None:
         """Durable. Inferiors move along; INBOX's messages move and INBOX stays (RFC 3501 §6.3.5)."""
 
+    async def hide(self, name: str, hidden: bool) -> Folder:
+        """Durable. Whether a folder, and all below it, is left out of lists; CANNOT for INBOX."""
+
     async def subscribe(self, name: str, on: bool) -> None:
         """Quick. A name may be subscribed without existing (RFC 3501 §6.3.6)."""
 

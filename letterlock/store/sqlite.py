@@ -203,6 +203,10 @@ class SqliteMailbox:
         """Durable."""
         await self._durable(lambda txn: sqlite_folders.rename(txn, old, new))
 
+    async def hide(self, name: str, hidden: bool) -> Folder:
+        """Durable."""
+        return await self._durable(lambda txn: sqlite_folders.hide(txn, name, hidden))
+
     async def subscribe(self, name: str, on: bool) -> None:
         """Quick."""
         await self._quick(lambda txn: sqlite_folders.subscribe(txn, name, on))

@@ -165,6 +165,17 @@ def rename(txn: Txn, old: str, new: str) -> None:
         txn.execute(sql.FOLDER_RENAME, (checked(new + name[len(folder.name) :]), ident))
 
 
+def hide(txn: Txn, name: str, hidden: bool) -> Folder:
+    """Mark a folder hidden, or no more."""
+    folder = find(txn.execute, name)
+    if folder is None:
+        raise Refused("This folder does not exist.", b"NONEXISTENT")
+    if folder.name == "INBOX":
+        raise Refused("INBOX cannot be hidden.", b"CANNOT")
+    txn.execute(sql.FOLDER_HIDE, (hidden, folder.id))
+    return folder._replace(hidden=hidden)
+
+
 def subscribe(txn: Txn, name: str, on: bool) -> None:
     """SUBSCRIBE and UNSUBSCRIBE (RFC 3501 §6.3.6, §6.3.7)."""
     if on:

@@ -166,6 +166,7 @@ FOLDER_INSERT: Final = (
 FOLDER_DELETE: Final = "DELETE FROM folder WHERE id = ?"
 FOLDER_DELETE_ALL: Final = "DELETE FROM folder"
 FOLDER_RENAME: Final = "UPDATE folder SET name = ? WHERE id = ?"
+FOLDER_HIDE: Final = "UPDATE folder SET hidden = ? WHERE id = ?"
 FOLDER_USE_TAKEN: Final = "SELECT 1 FROM folder WHERE special_use = ?"
 # A range on the index instead of LIKE: "0" is the character after "/", so nothing in a name acts as a wildcard.
 FOLDER_INFERIORS: Final = "SELECT id, name FROM folder WHERE name >= ?1 || '/' AND name < ?1 || '0' ORDER BY name"

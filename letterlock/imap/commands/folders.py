@@ -255,11 +255,12 @@ class _Entry(NamedTuple):
 
 async def _entries(s: ImapSession) -> list[_Entry]:
     """Folders that may be shown, and subscribed names that do not exist."""
-    folders = [f for f in await s.store.folders() if s.settings.ShowHiddenFoldersEnabled or not f.hidden]
+    folders = await s.store.folders()
+    hidden = () if s.settings.ShowHiddenFoldersEnabled else tuple(f.name + "/" for f in folders if f.hidden)
     known = {f.name for f in folders}
-    entries = [_Entry(f, True) for f in folders]
+    entries = [_Entry(f, True) for f in folders if not (f.name + "/").startswith(hidden)]
     for name in await s.store.subscriptions():
-        if name not in known:
+        if name not in known and not name.startswith(hidden):
             entries.append(_Entry(Folder(0, name, 0, selectable=False, subscribed=True), False))
     return sorted(entries, key=lambda e: (e.folder.name != "INBOX", e.folder.name))
 
