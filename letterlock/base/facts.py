@@ -52,7 +52,7 @@ class SettingFact(NamedTuple):
     kind: str  # "ImapSettings", "PopSettings", "CASMailbox", "ReceiveConnector", "Service", "Dovecot"
     identity: str  # which object: the server's name, the connector's name, the mailbox's address
     name: str  # as the source spells it
-    value: str | bool | int | tuple[str, ...] | None
+    value: str | bool | int | tuple[str, ...] | None  # None: it is there, but its value could not be read
     origin: Origin
 
 
@@ -66,8 +66,15 @@ class CertificateFact(NamedTuple):
     services: tuple[str, ...]  # "IMAP", "POP", "SMTP", "IIS"
     thumbprint: str
     self_signed: bool
-    key: str = ""  # "ECDSA 256", "RSA 2048"
+    key: str = ""  # "ECDSA 256", "RSA 2048"; "2048": of a kind that the source does not tell
     origin: Origin = Origin("")
+    issuer: str = ""
+    private_key: bool | None = None  # None: the source does not say
+    status: str = ""  # Exchange's: Valid, Revoked, PendingRequest, …
+    root: str = ""  # Exchange's RootCAType
+    signature: str = ""  # hash of the signature: "sha256"
+    server_auth: bool | None = None  # fit for servers by its extended key usage
+    complete: bool = True  # False: the source shows only the first names
 
 
 class EndpointFact(NamedTuple):

@@ -244,8 +244,9 @@ async def _one(
         items = await confirm.run(cmdlet, named, positional, None, dispatch, console, confirm.Answers())
         console.write(output.render(items, form, console.width))
         _last_words(dispatch, form)
-    # a test that failed is for monitoring to see
-    return 1 if any(item["properties"].get("Result") == "Failure" for item in items) else 0
+    # a test that failed and a finding that is grave are for monitoring and pipelines to see
+    found = [(item["properties"].get("Result"), item["properties"].get("Verdict")) for item in items]
+    return 1 if any(result == "Failure" or verdict in ("Fail", "Error") for result, verdict in found) else 0
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from letterlock.manage import (
     audit,
     cas,
     certificates,
+    checks,
     connectivity,
     exceptions,
     folders,
@@ -39,4 +40,5 @@ CMDLETS: Final = table(
     *servers.CMDLETS,
     *administrators.CMDLETS,
     *audit.CMDLETS,
+    *checks.CMDLETS,
 )
