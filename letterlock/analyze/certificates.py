@@ -175,14 +175,16 @@ def ranked(service: MailService, now: float) -> list[CertificateFact]:
     """The usable certificates with the service's name, the one that is presented first.
 
     Exchange: issued by an authority before self-signed, then the newest. Letterlock looks first whether it is valid and
-    enabled for the service.
+    enabled for the service; our own server says itself which one it serves.
     """
     name = service.thing.text("X509CertificateName")
     fitting = [c for c in service.system.certificates if matches(c, name) and usable(c)]
     own = service.system.product == "Letterlock"
+    served = str(fact.value) if (fact := service.thing.get("ServedCertificate")) is not None else ""
     return sorted(
         fitting,
         key=lambda c: (
+            c.thumbprint != served,
             c.not_after < now if own else False,
             service.noun.upper() not in c.services if own else False,
             c.self_signed,

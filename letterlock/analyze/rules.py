@@ -45,6 +45,7 @@ GIVE: Final = {
     "ServerComponentState": "Get-ServerComponentState SERVER",
     "Endpoint": "-Endpoint HOST:PORT",
     "Log": "the protocol logs, with -Path",
+    "Usage": "the protocol logs, with -Path",
 }
 
 
@@ -104,6 +105,8 @@ def _dead(endpoint: Endpoint) -> bool:
 def _has(system: System, kind: str) -> bool:
     if system.of("Server") and kind in ("CASMailbox", "Endpoint"):
         return True  # our own server was asked itself: what is not there is not there
+    if kind == "Usage":
+        return bool(system.of("Server") or system.of("Log"))
     if kind == "Service":
         return bool(system.services)
     if kind == "ExchangeCertificate":

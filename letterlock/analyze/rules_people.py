@@ -308,7 +308,7 @@ _OFF: Final = both("Set-CASMailbox -Identity {mailbox} -{noun}Enabled $false")
 MAIL: Final[tuple[Rule[MailService], ...]] = (
     Rule("MBX-ON", _MBX, "Only who uses a protocol may",
          "New mailboxes may use POP3 and IMAP4: each that does not is a password that can be tried there all the same.",
-         mailboxes_used, _OFF, MICROSOFT + "set-casmailbox", WINDOWS, ("CASMailbox", "Log")),
+         mailboxes_used, _OFF, MICROSOFT + "set-casmailbox", WINDOWS, ("CASMailbox", "Usage")),
     Rule("MBX-PRIV", _MBX, "No privileged mailbox by POP3 or IMAP4",
          "Accounts of administrators and services have no second factor there, and are what attackers try first.",
          privileged, _OFF, MICROSOFT + "set-casmailbox", WINDOWS, ("CASMailbox",)),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from letterlock.analyze.certificates import moment
 from letterlock.analyze.findings import Rule, Said, Verdict, both
 from letterlock.analyze.inventory import (
     DOVECOT,
@@ -26,6 +27,7 @@ MICROSOFT: Final = "https://learn.microsoft.com/powershell/module/exchange/"
 LEAST_PER_USER: Final = 5  # connections that one device of an IMAP user opens at a time
 MOST_PER_USER: Final = 100
 MINUTE: Final = 60
+UNUSED_DAYS: Final = 90
 
 
 # --- services
@@ -89,10 +91,19 @@ def unused(m: MailService) -> Iterator[Said]:
         yield Said(Verdict.PASS, "it does not run")
         return
     enabled = [b for b in m.system.of("CASMailbox") if b.get(f"{m.noun}Enabled") and b.yes(f"{m.noun}Enabled")]
-    if enabled:
+    seen = [str(u.text("LastSeen")) for u in m.system.of("Usage") if u.text("Protocol") == m.protocol.value
+            and u.get("LastSeen") is not None]  # fmt: skip
+    if enabled and m.system.of("Server") and not any(_recent(at, m.system.now) for at in seen):
+        yield Said(Verdict.INFO, f"it runs, and nobody has logged on in {UNUSED_DAYS} days", origin=front.origin)
+    elif enabled:
         yield Said(Verdict.PASS, f"{len(enabled)} mailboxes may use it")
     else:
         yield Said(Verdict.INFO, "it runs, and no mailbox is enabled for it", origin=front.origin)
+
+
+def _recent(at: str, now: float) -> bool:
+    last = moment(at)
+    return last == last and now - last < UNUSED_DAYS * 86400
 
 
 def components(s: System) -> Iterator[Said]:

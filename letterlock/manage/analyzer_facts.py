@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -26,6 +26,7 @@ from letterlock.base.facts import Origin, SettingFact
 from letterlock.base.settings import ClientAccessSettings, ImapSettings, PopSettings
 from letterlock.base.values import Binding
 from letterlock.directory import sightings
+from letterlock.directory.logons import Logons
 from letterlock.directory.servers import Servers
 from letterlock.directory.sightings import Sightings
 from letterlock.manage import certificates, exceptions, mailboxes, services, settings
@@ -35,6 +36,7 @@ from letterlock.probe import handshake
 
 LISTEN_S: Final = 3.0
 COLUMNS: Final = ("Kind", "Identity", "Name", "Value")
+_KINDS: Final = {"IMAP": "ImapSettings", "POP": "PopSettings"}
 _GET: Final = {c.name: c for c in (*settings.CMDLETS, *services.CMDLETS, *mailboxes.CMDLETS, *exceptions.CMDLETS)}
 # (kind, cmdlet, property that names the object, properties; none: all)
 _SOURCES: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
@@ -86,7 +88,13 @@ async def collect(c: Context) -> list[SettingFact]:
         facts.add("Peer", peer.name, (("Fqdn", peer.fqdn),))
     for seen in Sightings(c.config).all(sightings.STRANGER):
         facts.add("Stranger", f"{seen.address} {seen.protocol}", (("Logins", seen.times), ("LastSeen", seen.last)))
-    _certificates(c, facts)
+    await _certificates(c, facts)
+    logons = Logons(c.config)
+    for account in c.accounts.all():
+        for logon in logons.of(account.id):
+            facts.add(
+                "Usage", f"{logon.protocol} {account.address}", (("Protocol", logon.protocol), ("LastSeen", logon.at))
+            )
     with contextlib.suppress(OSError):
         usage = shutil.disk_usage(c.config.data)
         facts.add("Volume", str(c.config.data), (("Free", usage.free), ("Size", usage.total)))
@@ -94,20 +102,23 @@ async def collect(c: Context) -> list[SettingFact]:
     return facts.found
 
 
-def _certificates(c: Context, facts: _Facts) -> None:
-    try:
-        installed = c.certificates.all()
-    except LetterlockError as error:
-        facts.add("Problem", "Get-ExchangeCertificate", (("Text", error.text),))
-        return
-    for one in installed:
-        row = certificates._row(one).properties
-        more: dict[str, object] = {
-            "SignatureAlgorithm": handshake.signature(one.x509),
-            "KeyAlgorithm": "ECC" if isinstance(one.x509.public_key(), ec.EllipticCurvePublicKey) else "RSA",
-            "HasServerAuthentication": _for_servers(one.x509),
-        }
-        facts.add("ExchangeCertificate", one.thumbprint, {**row, **more}.items())
+async def _certificates(c: Context, facts: _Facts) -> None:
+    """Installed ones and pending requests, with what a listing leaves out; and which one each service serves now."""
+    rows = await certificates.get(c, {})
+    installed = {one.thumbprint: one.x509 for one in c.certificates.all()}
+    for row in rows:
+        p = dict(row.properties)
+        known = installed.get(str(p["Thumbprint"]))
+        if known is not None:
+            p["SignatureAlgorithm"] = handshake.signature(known)
+            p["KeyAlgorithm"] = "ECC" if not isinstance(known.public_key(), rsa.RSAPublicKey) else "RSA"
+            p["HasServerAuthentication"] = _for_servers(known)
+        facts.add("ExchangeCertificate", str(p["Thumbprint"]), p.items())
+    for fault in c.certificates.faults:
+        facts.add("Problem", "Get-ExchangeCertificate", (("Text", fault),))
+    for service, (_, certificate) in c.certificates.served().items():
+        if service in _KINDS:
+            facts.add(_KINDS[service], facts.server, (("ServedCertificate", certificate.thumbprint),))
 
 
 def _for_servers(certificate: Any) -> bool:
