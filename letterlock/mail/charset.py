@@ -134,7 +134,7 @@ def decode_words(value: bytes) -> str:
     if b"=?" not in value:
         return value.decode("ascii") if value.isascii() else to_text(value)
     pieces: list[str] = []
-    pending = b""  # octets of the words so far, in `charset`
+    pending = bytearray()  # octets of the words so far, in `charset`
     charset = b""
     at = 0
     for match in _WORD.finditer(value):
@@ -143,8 +143,8 @@ def decode_words(value: bytes) -> str:
         adjacent = bool(charset) and (not between or _GAP.fullmatch(between) is not None)
         if not (adjacent and name == charset):
             if charset:
-                pieces.append(to_text(pending, charset))
-            pending = b""
+                pieces.append(to_text(bytes(pending), charset))
+            pending.clear()
             if not adjacent:
                 pieces.append(to_text(between))
             charset = name
@@ -155,6 +155,6 @@ def decode_words(value: bytes) -> str:
             pending += binascii.a2b_qp(encoded, header=True)
         at = match.end()
     if charset:
-        pieces.append(to_text(pending, charset))
+        pieces.append(to_text(bytes(pending), charset))
     pieces.append(to_text(value[at:]))
     return "".join(pieces)

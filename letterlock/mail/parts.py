@@ -310,7 +310,7 @@ class _Parser:
         if values is None:
             self.default(part)
         else:
-            found = headers.content_type(values[-1])
+            found = headers.content_type(values[0])  # of several the first counts, as for most programs
             if found is not None:
                 part.type, part.subtype, part.params = found
         for name in heads:

@@ -106,7 +106,7 @@ def _line(part: Part, name: bytes) -> bytes:
     values = part.heads.get(name)
     if values is None:
         return b"NIL"
-    value = values[-1][:MAX_FIELD].strip()
+    value = values[-1].strip()[:MAX_FIELD]
     if b"\n" in value or b"  " in value or b"\t" in value or b"\r" in value:
         value = b" ".join(value.split())
     return string(value) if value else b"NIL"
