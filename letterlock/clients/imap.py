@@ -230,7 +230,7 @@ class ImapClient(Client):
             if line.startswith(b"+"):
                 return None
             if line.startswith(tag + b" "):
-                return _tagged(tag, line, untagged)
+                return tagged(tag, line, untagged)
             self._untagged(line, untagged)
 
     def _answer(self, tag: bytes) -> Dialogue[Answer]:
@@ -238,7 +238,7 @@ class ImapClient(Client):
         while True:
             line = yield from self._response()
             if line.startswith(tag + b" "):
-                return _tagged(tag, line, untagged)
+                return tagged(tag, line, untagged)
             self._untagged(line, untagged)
 
     def _untagged(self, line: bytes, found: list[bytes]) -> None:
@@ -261,7 +261,8 @@ class ImapClient(Client):
             whole += b"\r\n" + (yield from self._take(int(found[1])))
 
 
-def _tagged(tag: bytes, line: bytes, untagged: list[bytes]) -> Answer:
+def tagged(tag: bytes, line: bytes, untagged: list[bytes]) -> Answer:
+    """A tagged answer, read."""
     status, _, rest = line[len(tag) + 1 :].partition(b" ")
     if status.upper() not in (b"OK", b"NO", b"BAD"):
         raise Failed(Outcome.NOT_UNDERSTOOD, "a tagged answer without OK, NO or BAD", line)

@@ -79,6 +79,8 @@ class Greeting(NamedTuple):
 class Client:
     """Input, output and limits; the protocols' clients add their operations."""
 
+    max_lines = MAX_LINES
+
     def __init__(self) -> None:
         self.out: list[bytes] = []
         self.secure = False  # TLS is in use
@@ -132,8 +134,8 @@ class Client:
         del self._buffer[: end + 1]
         self._searched = 0
         self._lines += 1
-        if self._lines > MAX_LINES:
-            raise Failed(Outcome.TOO_MUCH, f"more than {MAX_LINES} lines")
+        if self._lines > self.max_lines:
+            raise Failed(Outcome.TOO_MUCH, f"more than {self.max_lines} lines")
         self._count(len(line))
         return line
 

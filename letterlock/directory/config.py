@@ -93,6 +93,9 @@ MIGRATIONS: Final = (
       created TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE acme_order (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE transfer_request (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, json TEXT NOT NULL);
+    """,
 )
 
 

@@ -81,7 +81,7 @@ def credential(value: Any) -> Login:
     return Login(str(user), text).check()
 
 
-def _server(value: Any) -> str:
+def server_name(value: Any) -> str:
     """A host name or an address."""
     text = str(value).strip()
     try:
@@ -90,7 +90,9 @@ def _server(value: Any) -> str:
         return host_name(text)
 
 
-def _number(low: int, high: int) -> Callable[[Any], int]:
+def number(low: int, high: int) -> Callable[[Any], int]:
+    """A reader of whole numbers in a range."""
+
     def read(value: Any) -> int:
         text = str(value).strip()
         if not text.isascii() or not text.isdigit() or not low <= int(text[:10]) <= high:
@@ -108,7 +110,7 @@ def _send_by(value: Any) -> tuple[str, int]:
     host, colon, port = str(value).strip().rpartition(":")
     if not colon or host.endswith(":") or (":" in host and not host.startswith("[")):
         host, port = str(value).strip(), "587"
-    return _server(host), _number(1, 65535)(port)
+    return server_name(host), number(1, 65535)(port)
 
 
 # --- the target
@@ -259,14 +261,14 @@ _LIMITS: Final = (
     Parameter(
         "Timeout",
         "Seconds for the whole test, 0 to 3600; 0 is the default.",
-        _number(0, 3600),
+        number(0, 3600),
         type_name="Int32",
         default="180",
     ),
     Parameter(
         "PerConnectionTimeout",
         "Seconds for one connection, 0 to 120; 0 is the default.",
-        _number(0, 120),
+        number(0, 120),
         type_name="Int32",
         default="120",
     ),
@@ -279,7 +281,7 @@ def _parameters(tested: _Tested) -> tuple[Parameter, ...]:
         Parameter(
             "ClientAccessServer",
             "Server to test: this one by its name, or any host name or address.",
-            _server,
+            server_name,
             0,
             default="this server",
         ),
@@ -301,7 +303,7 @@ def _parameters(tested: _Tested) -> tuple[Parameter, ...]:
         Parameter(
             "PortClientAccessServer",
             "Port.",
-            _number(0, 65535),
+            number(0, 65535),
             type_name="Int32",
             default=f"that of the bindings; elsewhere {tested.tls_port}, or {tested.clear_port} in clear and with Tls",
         ),

@@ -73,6 +73,7 @@ class Channel:
         self._tls: ssl.SSLObject | None = None
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._received = 0
+        self.most = MAX_RECEIVED  # octets in all
         self.first_in_handshake = b""  # what the peer began the handshake with
 
     @classmethod
@@ -140,8 +141,8 @@ class Channel:
     async def _raw(self) -> bytes:
         data = await self._reader.read(CHUNK)
         self._received += len(data)
-        if self._received > MAX_RECEIVED:
-            raise Failed(Outcome.TOO_MUCH, f"more than {MAX_RECEIVED} octets on one connection")
+        if self._received > self.most:
+            raise Failed(Outcome.TOO_MUCH, f"more than {self.most} octets on one connection")
         return data
 
     async def write(self, data: bytes, deadline: float) -> None:

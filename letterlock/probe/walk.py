@@ -39,15 +39,19 @@ class Place(NamedTuple):
 class Walk:
     """One connection on its way. Every step raises `Failed`, and ends by `deadline` (event loop time)."""
 
-    def __init__(self, place: Place, deadline: float) -> None:
+    def __init__(self, place: Place, deadline: float, client: MailClient | None = None) -> None:
         self.place = place
         self.deadline = deadline
         self.channel: Channel
         self.client: MailClient
+        if client is not None:
+            self.client = client
 
     async def connect(self) -> None:
         """TCP."""
         self.channel = await Channel.open(list(self.place.addresses), self.place.port, self.deadline)
+        if hasattr(self, "client"):
+            return
         if self.place.protocol is Protocol.IMAP4:
             self.client = ImapClient()
         elif self.place.protocol is Protocol.POP3:

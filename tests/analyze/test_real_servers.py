@@ -104,11 +104,12 @@ def enforced(directory: Path) -> str:
 class Dovecot:
     """Debian's Dovecot on `HOST`."""
 
-    def __init__(self, directory: Path, strict: bool) -> None:
+    def __init__(self, directory: Path, strict: bool, more: str = "") -> None:
         self.directory = directory
         self.log = directory / "dovecot.log"
         self.imap, self.imaps, self.pop = free_ports(3)
         request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost"
+        request += f" -addext subjectAltName=DNS:localhost,IP:{HOST}"
         files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "certificate.pem")]
         subprocess.run([*request.split(), *files], check=True, capture_output=True)
         root, me = os.getuid() == 0, getpass.getuser()
@@ -132,6 +133,7 @@ class Dovecot:
                 imaps=self.imaps,
                 pop=self.pop,
             )
+            + more
         )
         self.process = subprocess.Popen([path("dovecot"), "-F", "-c", str(config)])
         listening(self.imap, self.process)
