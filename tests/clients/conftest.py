@@ -17,6 +17,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     running.start()
     try:
         yield running
-        assert "Traceback" not in (running.data / "serve.stderr").read_text()
+        errors = (running.data / "serve.stderr").read_text()
+        assert "Traceback" not in errors, errors
     finally:
         running.kill()
