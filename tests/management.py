@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from letterlock.app import Letterlock
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
@@ -61,11 +62,10 @@ class Management:
     """`run` a cmdlet; its warnings are in `messages`."""
 
     def __init__(self, data: Path, server: ServerControl | None = None) -> None:
-        data.mkdir(exist_ok=True)
-        self.config = Config.create(data, "mail.example.com", "EX1", 10000)
+        Letterlock().init(data, "mail.example.com", "EX1", 10000)
+        self.config = Config.open(data)
         self.accounts = Accounts(self.config)
         self.certificates = Certificates(self.config)
-        self.certificates.publish(self.certificates.create(["mail.example.com"], "x", ("IMAP", "POP"), "init"))
         self.server = server
         self.data = data
         self.messages: list[str] = []
