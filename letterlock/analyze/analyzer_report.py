@@ -26,6 +26,8 @@ from letterlock.base.errors import Refused
 BAR: Final = 260  # width of a category's bar
 SHOWN: Final = 200  # targets of one check
 ORDER: Final = (Verdict.FAIL, Verdict.ERROR, Verdict.WARNING, Verdict.INFO, Verdict.PASS)
+# What endangers passwords stands before what only should be tidier.
+FIRST: Final = ("Observed logins", "Exceptions and exposure", "Logins", "TLS", "Certificates", "SMTP", "Services")
 WORDS: Final = {
     Verdict.FAIL: "to repair",
     Verdict.ERROR: "could not be determined",
@@ -45,7 +47,7 @@ class Card(NamedTuple):
     why: str
     link: str
     findings: list[Finding]
-    remedies: list[str]
+    remedies: list[tuple[str, str]]  # (product where there are several, commands)
     left_out: int
 
 
@@ -66,6 +68,10 @@ class Row(NamedTuple):
     worst: Verdict
 
 
+def _place(category: str) -> int:
+    return FIRST.index(category) if category in FIRST else len(FIRST)
+
+
 def cards(found: list[Finding], verdicts: tuple[Verdict, ...]) -> list[Card]:
     """Findings of these verdicts by check, the gravest first."""
     groups: dict[str, list[Finding]] = {}
@@ -76,14 +82,16 @@ def cards(found: list[Finding], verdicts: tuple[Verdict, ...]) -> list[Card]:
     for identity, group in groups.items():
         first = group[0]
         worst = max(group, key=lambda f: GRAVITY[f.verdict]).verdict
-        remedies = list(dict.fromkeys(f.remedy for f in group if f.remedy))
+        remedies = list(dict.fromkeys((f.product, f.remedy) for f in group if f.remedy))
+        if len({product for product, _ in remedies}) < 2:
+            remedies = [("", text) for _, text in remedies]
         made.append(
             Card(
                 *(identity, first.check, first.category, worst, first.why, first.link),
                 *(group[:SHOWN], remedies[:SHOWN], max(0, len(group) - SHOWN)),
             )
         )
-    return sorted(made, key=lambda c: (-GRAVITY[c.verdict], c.category, c.id))
+    return sorted(made, key=lambda c: (-GRAVITY[c.verdict], _place(c.category)))
 
 
 def overview(found: list[Finding]) -> list[Row]:
@@ -99,7 +107,7 @@ def overview(found: list[Finding]) -> list[Row]:
                 parts.append(Part(round(x, 1), round(width, 1), verdict, count))
                 x += width
         rows.append(Row(name, parts, max(of, key=lambda f: GRAVITY[f.verdict]).verdict))
-    return sorted(rows, key=lambda r: (-GRAVITY[r.worst], r.name))
+    return sorted(rows, key=lambda r: (-GRAVITY[r.worst], _place(r.name), r.name))
 
 
 def _style() -> tuple[str, str]:

@@ -34,6 +34,7 @@ MAX_LINE: Final = 1 << 16  # characters; no property of a listing is longer
 MAX_MIXED: Final = 1 << 20  # characters of a text that may be a log and a listing
 LOG_FORMATS: Final = frozenset(logs.FORMATS) - {"auto"}
 SHOWN: Final = 5  # problems that are shown for each file
+_JSON: Final = re.compile(r"[\[{]\s*(?:[\"\[\]{}]|\Z)")
 _LOG: Final = re.compile(r"\A(?:#Software|#Version|#Log-type|#Date|#Fields|dateTime,)", re.I)
 
 
@@ -159,7 +160,7 @@ def read_text(text: str, file: ExportFile) -> list[SettingFact]:
         if begin.startswith(("<Objs", "<?xml", "<!DOCTYPE", "<!--")):
             file.form = "clixml"
             return _facts(exports_data.read_clixml(text.lstrip()), file)
-        if begin.startswith(("{\n", "{ ", '{"', "[", "{\r", "{}")) and not begin.startswith("[PS]"):
+        if _JSON.match(begin):
             file.form = "json"
             return _facts(exports_data.read_json(text), file)
         if _csv(text):

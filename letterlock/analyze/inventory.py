@@ -105,7 +105,9 @@ class MailService:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.system.name} {self.protocol.value}"
+        twins = [m for m in self.system.mail if m.protocol is self.protocol]
+        where = f" ({self.thing.source})" if len(twins) > 1 else ""
+        return f"{self.system.name or 'server'} {self.protocol.value}{where}"
 
     def has(self, name: str) -> bool:
         """Whether the source has it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from letterlock.analyze.certificates import certificate
 from letterlock.analyze.inventory import (
@@ -25,6 +26,7 @@ from letterlock.analyze.inventory import (
 from letterlock.analyze.inventory_dovecot import translated
 from letterlock.base.facts import CertificateFact, EndpointFact, SettingFact
 
+_OBSERVED: Final = frozenset({"Log", "ClearLogin", "FailedLogin", "Usage"})  # in logs, which name no server
 Fact = SettingFact | CertificateFact | EndpointFact
 
 
@@ -36,7 +38,7 @@ def short(server: str) -> str:
 
 def take(facts: Iterable[Fact], now: float) -> Inventory:
     """Sort facts."""
-    things: dict[tuple[str, str, str], Thing] = {}
+    things: dict[tuple[str, ...], Thing] = {}
     served: list[CertificateFact] = []
     endpoints: dict[str, Endpoint] = {}
     for fact in facts:
@@ -47,9 +49,7 @@ def take(facts: Iterable[Fact], now: float) -> Inventory:
         elif isinstance(fact, CertificateFact):
             served.append(fact)
         else:
-            server = fact.origin.server
-            key = (fact.kind, short(server), fact.identity.lower())
-            things.setdefault(key, Thing(fact.kind, fact.identity, server)).facts[fact.name.lower()] = fact
+            _gather(things, fact)
     for fact in served:
         if fact.origin.source in endpoints:
             endpoints[fact.origin.source].certificate = fact
@@ -67,6 +67,22 @@ def take(facts: Iterable[Fact], now: float) -> Inventory:
     return inventory
 
 
+def _gather(things: dict[tuple[str, ...], Thing], fact: SettingFact) -> None:
+    """Add a fact to its object. Objects without a name are told apart by their file, and by a property coming again."""
+    server = fact.origin.server
+    key: tuple[str, ...] = (fact.kind, short(server), fact.identity.lower())
+    if not fact.identity:
+        key = (*key, fact.origin.source)
+        while (thing := things.get(key)) is not None and _another(thing, fact):
+            key = (*key, "")
+    things.setdefault(key, Thing(fact.kind, fact.identity, server)).facts[fact.name.lower()] = fact
+
+
+def _another(thing: Thing, fact: SettingFact) -> bool:
+    """Whether the fact is of the next object of the file: `doveconf` repeats blocks, and is one object all the same."""
+    return thing.kind != "Dovecot" and fact.name.lower() in thing.facts
+
+
 def _hosts(system: System) -> set[str]:
     found = {system.name.lower()}
     for service in system.mail:
@@ -82,19 +98,26 @@ def _hosts(system: System) -> set[str]:
 
 
 def _systems(things: list[Thing]) -> list[System]:
-    named = {short(t.server): t.server for t in things if t.server and t.kind != "CASMailbox"}
+    named = {short(t.server): t.server for t in things if t.server and t.kind not in ("CASMailbox", "Dovecot")}
     # what names no server belongs to the only one that is named
     only = next(iter(named)) if len(named) == 1 else ""
     found: dict[str, System] = {}
+    observed: list[Thing] = []
     for thing in things:
+        if thing.kind in _OBSERVED and not thing.server:
+            observed.append(thing)
+            continue
         key = short(thing.server) or only
         if thing.kind == "CASMailbox" and key not in named:
             key = only
         if thing.kind == "Dovecot":
-            key = f"dovecot {key} {thing.source}"
+            key = f"dovecot {short(thing.server)} {thing.source}"
         system = found.setdefault(key, System("", EXCHANGE))
         system.name = system.name or thing.server or named.get(key, "")
         _place(system, thing)
+    for thing in observed:
+        of = next(iter(found.values())) if len(found) == 1 else found.setdefault("logs ", System("logs", EXCHANGE))
+        _place(of, thing)
     for system in found.values():
         configuration = system.of("Dovecot")
         if configuration:
@@ -103,9 +126,6 @@ def _systems(things: list[Thing]) -> list[System]:
             translated(system, configuration[0])
         elif _ours(system):
             system.product = LETTERLOCK
-    for system in found.values():
-        if not system.name and set(system.things) <= {"Log", "ClearLogin", "FailedLogin", "Usage"} and not system.mail:
-            system.name = "logs"
     return [s for s in found.values() if s.mail or s.services or s.certificates or s.things]
 
 

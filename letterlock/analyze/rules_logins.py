@@ -268,13 +268,14 @@ def cipher_list(s: System) -> Iterator[Said]:
 def logged_passwords(s: System) -> Iterator[Said]:
     """LOG-PASSWORDS."""
     for thing in s.of("Dovecot"):
-        bad = []
+        bad, origin = [], None
         for name, well in (("auth_verbose_passwords", ("no", "sha1", "")), ("auth_debug_passwords", ("no", ""))):
             fact = thing.get(name)
             if fact is not None and str(fact.value).lower().partition(":")[0] not in well:
                 bad.append(f"{name} = {visible(str(fact.value))}")
+                origin = origin or fact.origin
         if bad:
-            yield Said(Verdict.FAIL, f"{', '.join(bad)}: passwords are written to the log")
+            yield Said(Verdict.FAIL, f"{', '.join(bad)}: passwords are written to the log", origin=origin)
         else:
             yield Said(Verdict.PASS, "passwords are not logged")
 

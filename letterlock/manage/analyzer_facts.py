@@ -29,7 +29,7 @@ from letterlock.directory import sightings
 from letterlock.directory.logons import Logons
 from letterlock.directory.servers import Servers
 from letterlock.directory.sightings import Sightings
-from letterlock.manage import certificates, exceptions, mailboxes, services, settings
+from letterlock.manage import cas, certificates, exceptions, services, settings
 from letterlock.manage.context import Context
 from letterlock.manage.registry import Cmdlet, Parameter, Row
 from letterlock.probe import handshake
@@ -37,7 +37,7 @@ from letterlock.probe import handshake
 LISTEN_S: Final = 3.0
 COLUMNS: Final = ("Kind", "Identity", "Name", "Value")
 _KINDS: Final = {"IMAP": "ImapSettings", "POP": "PopSettings"}
-_GET: Final = {c.name: c for c in (*settings.CMDLETS, *services.CMDLETS, *mailboxes.CMDLETS, *exceptions.CMDLETS)}
+_GET: Final = {c.name: c for c in (*settings.CMDLETS, *services.CMDLETS, *cas.CMDLETS, *exceptions.CMDLETS)}
 # (kind, cmdlet, property that names the object, properties; none: all)
 _SOURCES: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
     ("ImapSettings", "Get-ImapSettings", "", ()),
