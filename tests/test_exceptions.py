@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import socket
 import ssl
+import statistics
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,10 @@ import pytest
 
 from letterlock.base.errors import Malformed
 from letterlock.base.values import LoginType, Protocol, Tls
+from letterlock.directory import verifiers
+from letterlock.directory.accounts import Accounts, Exposure
+from letterlock.directory.config import Config
+from letterlock.directory.verifiers import Verifier, hash_password, matches
 from letterlock.policy.exceptions import LoginException, parse_range
 from letterlock.policy.login import (
     LOGIN_COMMAND,
@@ -28,6 +35,7 @@ from letterlock.policy.login import (
     offered,
     tls_rank,
 )
+from letterlock.session import Password
 from tests.clients.server import PASSWORD, Server, free_ports
 
 ALICE, BOB = "alice@demo.test", "bob@demo.test"
@@ -278,8 +286,11 @@ def test_the_quarantine_listener_serves_devices_with_an_exception_only(server: S
     assert "only for devices with a login exception" in login(server, "127.0.0.61", port=port)
     assert "127.0.0.61 has no login exception" in (server.data / "serve.stderr").read_text()
     settle()
-    strangers = objects(server, "get-reportedlogin", "--kind", "Stranger")
-    assert [s["IPAddress"] for s in strangers] == ["127.0.0.61"]
+    assert "only for devices" in login(server, "127.0.0.61", port=port)
+    settle()
+    (stranger,) = objects(server, "get-reportedlogin", "--kind", "Stranger")
+    assert (stranger["IPAddress"], stranger["Logins"]) == ("127.0.0.61", 2)
+    assert "1 clients without an exception" in server.run("get-loginexception").stderr
     server.run("remove-loginexception", made[0]["Identity"])
 
 
@@ -303,6 +314,98 @@ def test_exposed_and_retired_passwords_are_found(server: Server) -> None:
     assert not objects(server, "get-exposedcredential", BOB)
 
 
+def test_an_exception_ends_by_itself_and_says_so_ahead(server: Server) -> None:
+    ends = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)).isoformat(timespec="milliseconds")
+    words = ("--remote-ipranges", "127.0.0.90", "--owner", "lab", "--reason", "scale", "--expires-on", ends)
+    (made,) = objects(server, "new-loginexception", "--protocol", "Imap", *words)
+    assert made["Status"] == "Expiring"
+    assert login(server, "127.0.0.90").startswith("a OK")
+    said = server.run("get-loginexception").stderr
+    assert f"{made['Identity']} (lab: scale) ends on {ends[:10]}" in said
+    time.sleep(max(0.0, datetime.datetime.fromisoformat(ends).timestamp() - time.time()) + 0.2)
+    assert "PRIVACYREQUIRED" in login(server, "127.0.0.90")
+    done = server.run("get-loginexception", "--output", "json")
+    (shown,) = json.loads(done.stdout)
+    assert (shown["Status"], shown["Uses"]) == ("Expired", 1) and "has ended" in done.stderr
+    server.run("remove-loginexception", made["Identity"])
+
+
+def test_what_a_refused_password_was_shows_in_no_word_and_no_time(server: Server) -> None:
+    """Right or wrong: the answer, its time, and the time of what the client does while the password is examined."""
+    seen: dict[str, list[tuple[float, float, str]]] = {"right": [], "wrong": []}
+    settle()
+    server.run("clear-exposedcredential", ALICE)
+    for n in range(50):
+        kind = ("right", "wrong")[n % 2]
+        source = (f"127.0.{10 + n // 250}.{1 + n % 250}", 0)
+        with socket.create_connection(("127.0.0.1", server.imap), 20, source_address=source) as sock:
+            file = sock.makefile("rwb")
+            file.readline()
+            spent = []
+            password = PASSWORD if kind == "right" else PASSWORD[::-1]
+            for command in (f'a LOGIN {ALICE} "{password}"', *["b NOOP"] * 25):
+                begin = time.perf_counter()
+                file.write(command.encode() + b"\r\n")
+                file.flush()
+                answer = file.readline().decode()
+                spent.append(time.perf_counter() - begin)
+                if len(spent) == 1:
+                    said = answer
+                time.sleep(0.002)
+            seen[kind].append((spent[0], max(spent[1:]), said))
+    assert {s for _, _, s in seen["right"]} == {s for _, _, s in seen["wrong"]}
+    for which in (0, 1):
+        right, wrong = (statistics.median(row[which] for row in seen[kind]) for kind in ("right", "wrong"))
+        assert right < wrong * 4 + 0.001 and wrong < right * 4 + 0.001, (which, right, wrong)
+    deadline = time.monotonic() + 60  # passwords are examined one after the other
+    while (shown := objects(server, "get-exposedcredential", ALICE)) and time.monotonic() < deadline:
+        if shown[0]["Count"] >= 25:
+            break
+        time.sleep(0.5)
+    assert shown[0]["Count"] == 25
+    server.run("clear-exposedcredential", ALICE)
+
+
+def test_examining_a_password_costs_the_same_whatever_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = Config.create(tmp_path, "mail.demo.test", "VM", 0)
+    accounts = Accounts(config)
+    accounts.create(ALICE, hash_password("first 8 words"), "Alice", "alice", "test")
+    for password in ("second 8 words", "third 8 words"):
+        accounts.set_password(accounts.one(ALICE), hash_password(password), "test")
+    tried: list[str] = []
+
+    def counting(stored: str, password: bytes) -> bool:
+        tried.append(stored)
+        return matches(stored, password)
+
+    monkeypatch.setattr(verifiers, "matches", counting)
+    with ThreadPoolExecutor(1) as pool:
+        verifier = Verifier(accounts, pool)
+
+        def examined(user: str, text: str) -> tuple[bool, bool, int]:
+            tried.clear()
+            account, retired = asyncio.run(verifier.examine(user, Password(text.encode())))
+            return account is not None, retired, len(tried)
+
+        assert asyncio.run(verifier.verify(ALICE, Password(b"third 8 words")))  # remembered from here on
+        assert examined(ALICE, "third 8 words") == (True, False, 3)
+        assert examined(ALICE, "wrong") == (False, False, 3)
+        assert examined(ALICE, "first 8 words") == (False, True, 3)
+        assert examined("nobody@demo.test", "wrong") == (False, False, 3)
+
+
+def test_a_mark_is_for_the_password_that_was_exposed(tmp_path: Path) -> None:
+    config = Config.create(tmp_path, "mail.demo.test", "VM", 0)
+    accounts = Accounts(config)
+    accounts.create(ALICE, hash_password("first 8 words"), "Alice", "alice", "test")
+    before = accounts.one(ALICE)
+    accounts.mark_exposed([Exposure(before, "IMAP4", "192.0.2.1")])
+    assert [mark[2] for mark in accounts.exposed(before)] == ["192.0.2.1"]
+    accounts.set_password(before, hash_password("second 8 words"), "test")
+    accounts.mark_exposed([Exposure(before, "IMAP4", "192.0.2.2")])  # was on its way while the password was changed
+    assert not accounts.exposed(accounts.one(ALICE))
+
+
 # --- report-only, last: it changes the server's settings
 
 
@@ -312,6 +415,9 @@ def test_report_only_enforcement_on_a_live_server(server: Server) -> None:
         "Set-ImapSettings -LoginType SecureLogin -LoginTypeMode ReportOnly -TlsMinimum 1.2 -TlsMinimumMode ReportOnly;"
         "Restart-Service LetterlockImap4"
     )
+    said = server.run("set-imapsettings", "--login-type", "SecureLogin").stderr
+    assert "LoginType SecureLogin is only reported, PlainTextLogin decides" in said
+    assert "TlsMinimum 1.2 is only reported, 1.0 decides" in said and "Get-ReportedLogin" in said
     settings = objects(server, "get-imapsettings")[0]
     assert (settings["EnforcedLoginType"], settings["EnforcedTlsMinimum"]) == ("PlainTextLogin", "1.0")
     assert login(server, "127.0.0.80").startswith("a OK")

@@ -12,7 +12,8 @@ import json
 import re
 import secrets
 import unicodedata
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 from letterlock.base import declare
 from letterlock.base.errors import Malformed, Refused
@@ -107,6 +108,14 @@ def _switches_json(switches: Switches) -> str:
 
 def _switches(text: str) -> Switches:
     return declare.restored(Switches, json.loads(text))
+
+
+class Exposure(NamedTuple):
+    """A right password that crossed the network in clear text."""
+
+    account: Account
+    protocol: str
+    address: str
 
 
 class Accounts:
@@ -262,20 +271,27 @@ class Accounts:
             for table in ("retired", "exposed", "proxy_address", "logon"):
                 self._config.db.execute(f"DELETE FROM {table} WHERE account = ?", (account.id,))  # noqa: S608 - constant
 
-    def mark_exposed(self, account: Account, protocol: str, address: str) -> None:
-        """A right password crossed the network in clear text (at most 100 marks are kept for an account)."""
-        # the first mark goes into the audit trail: whoever has the password could fill it with the others
-        what = "" if self.exposed(account) else f"exposed {account.address}"
-        with self._config.transaction("server", what, None, {"Protocol": protocol, "RemoteAddress": address}):
-            self._config.db.execute(
-                "INSERT INTO exposed (account, at, protocol, address) VALUES (?, ?, ?, ?)",
-                (account.id, now(), protocol, address),
-            )
-            self._config.db.execute(
-                "DELETE FROM exposed WHERE account = ?1 AND rowid NOT IN "
-                "(SELECT rowid FROM exposed WHERE account = ?1 ORDER BY rowid DESC LIMIT 100)",
-                (account.id,),
-            )
+    def mark_exposed(self, exposures: Iterable[Exposure]) -> None:
+        """Right passwords that crossed the network in clear text (at most 100 marks are kept for an account).
+
+        Written without a sync, like counts: a mark must not cost more time than what is written of a wrong password.
+        """
+        for account, protocol, address in exposures:
+            present = self.by_login(account.address)
+            if present is None or present.password_hash != account.password_hash:
+                continue  # the password was changed in the meantime
+            # the first mark goes into the audit trail: whoever has the password could fill it with the others
+            what = "" if self.exposed(account) else f"exposed {account.address}"
+            with self._config.counted("server", what, {"Protocol": protocol, "RemoteAddress": address}) as db:
+                db.execute(
+                    "INSERT INTO exposed (account, at, protocol, address) VALUES (?, ?, ?, ?)",
+                    (account.id, now(), protocol, address),
+                )
+                db.execute(
+                    "DELETE FROM exposed WHERE account = ?1 AND rowid NOT IN "
+                    "(SELECT rowid FROM exposed WHERE account = ?1 ORDER BY rowid DESC LIMIT 100)",
+                    (account.id,),
+                )
 
     def clear_exposed(self, account: Account, who: str) -> None:
         """Durable: the marks are taken away, the password stays."""

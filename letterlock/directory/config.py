@@ -187,13 +187,26 @@ class Config:
         except apsw.FullError:
             raise Refused("the disk is full: nothing was changed") from None
 
-    def _audit(self, who: str, what: str, old: object, new: object) -> None:
-        self.db.execute(
+    @contextmanager
+    def counted(self, who: str, what: str, new: object = None) -> Iterator[apsw.Connection]:
+        """A change that may be lost with the last moment, with its audit row (none where `what` is empty). A full or a
+        busy disk loses it."""
+        try:
+            with self.quick as db:
+                yield db
+                if what:
+                    self._audit(who, what, None, new, db)
+        except (apsw.FullError, apsw.BusyError, apsw.IOError):
+            return
+
+    def _audit(self, who: str, what: str, old: object, new: object, db: apsw.Connection | None = None) -> None:
+        db = db or self.db
+        db.execute(
             "INSERT INTO audit (at, who, what, old, new) VALUES (?, ?, ?, ?, ?)",
             (now(), who, what[:MAX_WHAT], json.dumps(old), json.dumps(new)),
         )
-        newest = self.db.last_insert_rowid()
-        self.db.execute("DELETE FROM audit WHERE id <= ?", (newest - AUDIT_ROWS,))
+        newest = db.last_insert_rowid()
+        db.execute("DELETE FROM audit WHERE id <= ?", (newest - AUDIT_ROWS,))
 
     def audit(self, since: str, until: str) -> Iterator[tuple[int, str, str, str, str | None, str | None]]:
         """The audit trail, newest first; bounds are moments as `now` writes them, or empty."""

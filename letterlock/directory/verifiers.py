@@ -65,6 +65,16 @@ class Verifier:
         self._known[entry] = time.monotonic() + REMEMBERED_S
         return account
 
+    async def examine(self, user: str, password: Password) -> tuple[Account | None, bool]:
+        """The account when `password` is its password, and whether it is one that it no longer has. The same hashes are
+        made for everybody, and nothing is remembered: what it costs does not tell what it found."""
+        account = self.accounts.by_login(user)
+        stored = account.password_hash if account else self._nobody
+        loop = asyncio.get_running_loop()
+        right = await loop.run_in_executor(self._executor, matches, stored, password.reveal())
+        retired = await self.retired(user, password)
+        return (account if right else None), retired
+
     async def retired(self, user: str, password: Password) -> bool:
         """Whether `password` is one that the account no longer has; costs the same for everybody."""
         account = self.accounts.by_login(user)

@@ -165,9 +165,30 @@ async def get_exception(c: Context, p: dict[str, Any]) -> list[Row]:
     """All, or one."""
     wanted = p.get("Identity")
     if wanted is None:
-        return rows(c)
+        found = rows(c)
+        _reminders(c, found)
+        return found
     identity = LoginExceptions(c.config).one(wanted).identity
     return [r for r in rows(c) if r.properties["Identity"] == identity]
+
+
+def _reminders(c: Context, found: list[Row]) -> None:
+    """What has to be done about exceptions, and who came to their listener without one."""
+    for row in found:
+        p = row.properties
+        name = f"{p['Identity']} ({p['Owner']}: {p['Reason']})"
+        if p["Status"] == "Expiring":
+            c.warn(f"{name} ends on {p['ExpiresOn'][:10]}; its devices are refused then")
+        elif p["Status"] == "Expired":
+            c.warn(f"{name} has ended: its devices are refused; Remove-LoginException {p['Identity']}")
+        elif p["Status"] == "Unused":
+            c.warn(f"{name} was not used for {UNUSED_S / 86400:.0f} days: is it needed?")
+    strangers = Sightings(c.config).all(sightings.STRANGER)
+    if strangers:
+        c.warn(
+            f"{len({s.address for s in strangers})} clients without an exception came to the exceptions-only listener, "
+            f"the last one from {strangers[0].address} at {strangers[0].last}: Get-ReportedLogin -Kind Stranger"
+        )
 
 
 async def set_exception(c: Context, p: dict[str, Any]) -> list[Row]:

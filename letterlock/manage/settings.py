@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from letterlock.base import declare
 from letterlock.base.settings import AdminSettings, ClientAccessSettings, ImapSettings, PopSettings
+from letterlock.base.values import PolicyMode
 from letterlock.manage.context import Context
 from letterlock.manage.registry import Cmdlet, Parameter, Row
 
@@ -29,19 +30,21 @@ def _pair(
 
     async def change(c: Context, p: dict[str, Any]) -> list[Row]:
         c.check_server(p.pop("Server", ""))
-        _, differing = c.config.validate(kind, p)
+        wanted, differing = c.config.validate(kind, p)
         for name, (old, new) in differing.items():
             c.should(f"set {name} from {_words(old)} to {_words(new)}")
         if c.what_if:
             return []
         if not differing:
             c.warn("nothing was changed: the settings are as wanted already")
+            _warn_of_report_only(c, wanted)
             return []
         c.config.change(kind, p, c.who)
         for name, (_, new) in differing.items():
             for say in (declared[name].setting.here, declared[name].setting.weaker):
                 if say is not None and (text := say(new)):
                     c.warn(f"{name}: {text}")
+        _warn_of_report_only(c, wanted)
         c.warn(f"changes take effect when the services are restarted: Restart-Service {restart}")
         return []
 
@@ -61,6 +64,19 @@ def _pair(
         Cmdlet(f"Get-{noun}", f"Shows the settings of {service}.", get, (_SERVER,)),
         Cmdlet(f"Set-{noun}", f"Changes settings of {service}.", change, (*parameters, _SERVER), True),
     )
+
+
+def _warn_of_report_only(c: Context, settings: object) -> None:
+    """Nobody is to take a rule that is only reported for one that is enforced."""
+    if not isinstance(settings, ClientAccessSettings):
+        return
+    for name in ("LoginType", "TlsMinimum"):
+        if getattr(settings, f"{name}Mode") is PolicyMode.ReportOnly:
+            asked, decides = _words(getattr(settings, name)), _words(getattr(settings, f"Enforced{name}"))
+            c.warn(
+                f"{name} {asked} is only reported, {decides} decides: Get-ReportedLogin shows who would be refused, "
+                f"-{name}Mode Enforce enforces it"
+            )
 
 
 def _words(value: object) -> str:

@@ -7,6 +7,7 @@ as the IPv4 one, and failures from IPv6 count per /64, which is what one custome
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter, OrderedDict
 from typing import Final
 
@@ -112,6 +113,24 @@ class FailureThrottle:
         self._trusted[(user, place)] = now
         if len(self._trusted) > REMEMBERED:
             self._trusted.popitem(last=False)
+
+
+class Spacing:
+    """Lets something happen for each key once in a while, whatever comes of it."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def due(self, key: tuple[str, str], now: float) -> bool:
+        """Whether it may happen now; counts as having happened then."""
+        if now - self._last.get(key, -math.inf) < self._every_s:
+            return False
+        self._last.pop(key, None)
+        self._last[key] = now
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
+        return True
 
 
 def _score(entry: tuple[float, float] | None, now: float) -> float:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from letterlock.base.errors import Refused
 from letterlock.directory import sightings
-from letterlock.directory.accounts import Accounts
+from letterlock.directory.accounts import Account, Accounts, Exposure
 from letterlock.directory.certificates import Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.exceptions import LoginExceptions
@@ -28,7 +28,7 @@ from letterlock.directory.logons import Logons
 from letterlock.directory.servers import Peer, Servers
 from letterlock.directory.sightings import Sightings
 from letterlock.directory.verifiers import Verifier
-from letterlock.policy.limits import FailureThrottle, canonical
+from letterlock.policy.limits import FailureThrottle, Spacing, canonical
 from letterlock.policy.login import Channel, decide, tls_rank
 from letterlock.runtime import farewell, handover
 from letterlock.runtime.connection import Connection
@@ -40,6 +40,8 @@ from letterlock.session import Session
 from letterlock.store.presented import Conversions
 from letterlock.store.sqlite import SqliteStore
 
+EXAMINED_S: Final = 10.0  # a refused password of one user from one address is looked at so often at most
+ALARM_S: Final = 3600.0  # one stranger is told of in the log so often at most; every visit is counted
 FLUSH_S: Final = 2.0  # counts are written so often
 
 
@@ -178,6 +180,8 @@ class Engine:
         self.converter = ThreadPoolExecutor(2, thread_name_prefix="convert")
         self.conversions = Conversions(self._convert)
         self.throttle = FailureThrottle()
+        self.examined, self.alarmed = Spacing(EXAMINED_S), Spacing(ALARM_S)
+        self._exposed: list[Exposure] = []
         self.exceptions = LoginExceptions(config)
         self.servers = Servers(config)
         self.sightings = Sightings(config)
@@ -226,17 +230,28 @@ class Engine:
         self.logons.name(account, protocol, client)
 
     def _flush_soon(self) -> None:
+        self.write_soon()
+
+    def write_soon(self) -> None:
+        """What is counted is written within a few seconds."""
         if self._flushing is None:
             self._flushing = self._loop.call_later(FLUSH_S, self._flush)
+
+    def expose(self, account: Account, protocol: str, address: str) -> None:
+        """A right password crossed the network in clear text: marked with the next counts that are written."""
+        self._exposed.append(Exposure(account, protocol, address))
 
     def _flush(self) -> None:
         self._flushing = None
         self.sightings.flush()
+        exposed, self._exposed = self._exposed, []
+        self.accounts.mark_exposed(exposed)
         self.logons.flush()
 
     def stranger(self, instance: Instance, address: str) -> None:
         """A client without an exception is at the listener for exceptions only."""
-        if self.sight(sightings.STRANGER, instance.kind.protocol.value, address, "", ""):
+        self.sight(sightings.STRANGER, instance.kind.protocol.value, address, "", "")
+        if self.alarmed.due((instance.name, address), time.monotonic()):
             self.warn(f"{instance.name}: {address} has no login exception and came to the exceptions-only listener")
 
     # --- services

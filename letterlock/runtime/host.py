@@ -161,19 +161,19 @@ class ConnectionHost:
                 server.sight(sightings.RETIRED, attempt.protocol.value, address, attempt.user, detail)
 
     async def _check(self, attempt: LoginAttempt, password: Password) -> None:
+        """Every step is the same whether the password is right or not: nothing of it may show in the time of what the
+        client does next. A mark is written with the counts, which a refusal makes in any case."""
         server, address = self.service.engine, attempt.channel.peer
+        if not server.examined.due((attempt.user.lower(), address), time.monotonic()):
+            return
         async with server.one_check:
-            if server.throttle.delay(attempt.user.lower(), address, time.monotonic()):
-                return  # somebody who guesses is not told, and does not make us hash
-            account = await server.verifier.verify(attempt.user, password)
-            if account is None:
-                server.throttle.failed(attempt.user.lower(), address, time.monotonic())
-                server.upstream.failed(attempt.user.lower(), address)
-                if await server.verifier.retired(attempt.user, password):
-                    detail = attempt.mechanism.name.decode()
-                    server.sight(sightings.RETIRED, attempt.protocol.value, address, attempt.user, detail)
-            else:
-                server.accounts.mark_exposed(account, attempt.protocol.value, address)
+            account, retired = await server.verifier.examine(attempt.user, password)
+            if account is not None:
+                server.expose(account, attempt.protocol.value, address)
+            elif retired:
+                detail = attempt.mechanism.name.decode()
+                server.sight(sightings.RETIRED, attempt.protocol.value, address, attempt.user, detail)
+            server.write_soon()
 
     # --- the rest
 
