@@ -85,6 +85,7 @@ CMDLETS: Final = (
                 "With the hosts, ports and encryption that users are told: Internal- and ExternalConnectionSettings.",
                 boolean,
                 switch=True,
+                type_name="Switch",
             ),
             _SERVER,
         ),

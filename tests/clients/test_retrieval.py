@@ -7,12 +7,17 @@ import email.policy
 import imaplib
 import json
 import re
+import subprocess
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.clients.server import PASSWORD, Server
+from tests.clients.test_real_clients import maildir_messages, run, without_fields
+from tests.programs import need
 from tests.test_conversion import PNG, html_only, kinds, meeting, newsletter
 
 ASKS = b"Subject: r\r\nDisposition-Notification-To: carol@contoso.com\r\n\r\nread me\r\n"
@@ -297,3 +302,70 @@ def test_settings_of_what_is_not_offered_say_so(server: Server, kind: str) -> No
     client = imaplib.IMAP4_SSL("localhost", server.imaps, ssl_context=server.context(), timeout=30)
     assert b"NTLM" not in client.capability()[1][0] and b"GSSAPI" not in client.capability()[1][0]
     client.logout()
+
+
+# --- clients of the real world, to which the converted message is the message
+
+
+def test_mbsync_and_fetchmail_take_converted_messages(server: Server, tmp_path: Path) -> None:
+    """A second sync finds nothing to do: sizes, octets and UIDs agree."""
+    need("mbsync", "fetchmail")
+    configure(
+        server,
+        "-MessageRetrievalMimeFormat HtmlAndTextAlternative -SuppressReadReceipt $true",
+        "-MessageRetrievalMimeFormat TextOnly -EnableExactRFC822Size $true",
+    )
+    config = tmp_path / "mbsyncrc"
+    config.write_text(
+        f'IMAPAccount a\nHost localhost\nPort {server.imaps}\nUser alice@demo.test\nPass "{PASSWORD}"\n'
+        f"SSLType IMAPS\nCertificateFile {server.ca}\n\nIMAPStore far\nAccount a\n\nMaildirStore near\n"
+        f"Path {tmp_path}/mail/\nInbox {tmp_path}/mail/INBOX\nSubFolders Verbatim\n\nChannel all\nFar :far:\n"
+        "Near :near:\nPatterns INBOX\nCreate Near\nSync Pull\nSyncState *\n"
+    )
+    (tmp_path / "mail").mkdir()
+    for _ in range(2):
+        run(["mbsync", "-c", str(config), "-a"], tmp_path)
+        got = [without_fields(m, b"x-tuid") for m in maildir_messages(tmp_path / "mail" / "INBOX")]
+        assert sorted(got) == sorted(raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for raw in check_imap(server))
+    spool = tmp_path / "spool"
+    fetchmailrc = tmp_path / "fetchmailrc"
+    fetchmailrc.write_text(
+        f'poll localhost protocol pop3 port {server.pops}\n  user alice@demo.test password "{PASSWORD}" ssl\n'
+        f'  sslcertck sslcertfile {server.ca} keep no rewrite\n  mda "cat >> {spool}"\n'
+    )
+    fetchmailrc.chmod(0o600)
+    said = run(["fetchmail", "-f", str(fetchmailrc), "--pidfile", str(tmp_path / "pid"), "-v"], tmp_path)
+    assert "not the expected length" not in said and "actual" not in said
+    assert (
+        b"<p>" not in spool.read_bytes() and b"Hello there <https://contoso.com/x?a=1&b=2> & bye" in spool.read_bytes()
+    )
+
+
+def test_mutt_reads_enriched_text(server: Server, tmp_path: Path) -> None:
+    need("mutt", "tmux")
+    configure(server, "-MessageRetrievalMimeFormat TextEnrichedOnly")
+    config = tmp_path / "muttrc"
+    config.write_text(
+        f'set folder="imaps://localhost:{server.imaps}/"\nset spoolfile="+INBOX"\nset imap_user="alice@demo.test"\n'
+        f'set imap_pass="{PASSWORD}"\nset ssl_ca_certificates_file="{server.ca}"\nset certificate_file="{server.ca}"\n'
+        'set header_cache=""\nset quit=yes\nset wait_key=no\nset sort=mailbox-order\n'
+    )
+    tmux = ["tmux", "-L", f"letterlock-{uuid.uuid4().hex[:8]}"]
+    command = f"env HOME={tmp_path} LC_ALL=C.UTF-8 TERM=screen mutt -R -n -F {config}"
+
+    def until(text: str) -> None:
+        for _ in range(300):
+            shown = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True).stdout
+            if text in shown:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{text!r} did not appear:\n{shown}")
+
+    subprocess.run([*tmux, "new-session", "-d", "-x", "110", "-y", "40", command], check=True)
+    try:
+        until("Größe")
+        subprocess.run([*tmux, "send-keys", "1", "Enter", "Enter"], check=True)
+        until("Grüße, 5 < 6")
+        until("text/enriched")
+    finally:
+        subprocess.run([*tmux, "kill-server"], capture_output=True)
