@@ -84,6 +84,8 @@ def test_sizes_as_stored_or_exact(tmp_path: Path) -> None:
     assert answer.endswith(b"+OK 2 19\r\n")
     answer, _ = talk(tmp_path, LOGIN + b"LIST 2\r\n", PopSettings(EnableExactRFC822Size=True))
     assert answer.endswith(b"+OK 2 22\r\n")
+    answer, _ = talk(tmp_path, LOGIN + b"LIST 1\r\n", PopSettings(EnableExactRFC822Size=True))
+    assert answer.endswith(b"+OK 1 %d\r\n" % len(b"Subject: one\r\n\r\n.dot\r\nlast line\r\n"))
 
 
 def test_top_uidl_and_order(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Description(NamedTuple):
     cc: str
     bcc: str
     subject: str
-    crlf_size: int  # octets if every line ended in CRLF (POP3)
+    crlf_size: int  # octets if every line, the last one too, ended in CRLF (POP3)
     preview: str
 
 
@@ -67,7 +67,7 @@ def describe(raw: Raw) -> Description:
         _text(root, b"cc"),
         _text(root, b"bcc"),
         _text(root, b"subject"),
-        size + count(raw, b"\n", 0, size) - count(raw, b"\r\n", 0, size),
+        size + count(raw, b"\n", 0, size) - count(raw, b"\r\n", 0, size) + (0 if bytes(raw[-1:]) == b"\n" else 2),
         preview(raw, root),
     )
 

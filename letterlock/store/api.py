@@ -125,7 +125,7 @@ class Column(enum.Enum):
     MODSEQ = "modseq"  # int
     INTERNALDATE = "internaldate"  # bytes: "17-Jul-1996 02:44:25 -0700" with the quotes
     SIZE = "size"  # int, octets as stored
-    CRLF_SIZE = "crlf_size"  # int, octets if every line ended in CRLF (POP3)
+    CRLF_SIZE = "crlf_size"  # int, octets if every line, the last one too, ended in CRLF (POP3)
     ENVELOPE = "envelope"  # bytes
     BODY = "body"  # bytes, non-extensible BODY
     BODYSTRUCTURE = "bodystructure"  # bytes
@@ -397,8 +397,8 @@ class MailStore(Protocol):
     async def subscriptions(self) -> list[str]:
         """Subscribed names, existing or not, sorted."""
 
-    async def status(self, folders: Sequence[Folder]) -> list[Status]:
-        """Status of each; bulk, for LIST-STATUS (RFC 5819)."""
+    async def status(self, folders: Sequence[Folder], sizes: bool = True) -> list[Status]:
+        """Status of each; bulk, for LIST-STATUS (RFC 5819). Without `sizes` nobody looks at the size."""
 
     # reading
     async def view(self, folder: Folder) -> View:

@@ -2,7 +2,7 @@
 
 Only sessions whose settings ask for that have one; all others work on the mailbox itself. Sizes, structures, headers
 and bodies are then those of the message as it is given, so that all answers about it fit together. ENVELOPE, flags,
-dates and what a search looks at are those of the stored message.
+dates, previews and the texts that a search looks at are those of the stored message.
 
 A message never changes under its UID, so what was made of it is kept: first `Looks` (all that listings need, and
 whether there is anything to convert), and for a while the octets. Both are bounded by the octets they hold.
@@ -10,19 +10,35 @@ whether there is anything to convert), and for a while the octets. Both are boun
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from letterlock.mail.presentation import Presentation, present
 from letterlock.mail.structure import describe
-from letterlock.store.api import Column, Folder, MailStore, Row, UidRanges
+from letterlock.store.api import (
+    And,
+    Column,
+    Folder,
+    Larger,
+    MailStore,
+    Not,
+    Or,
+    Row,
+    SearchNode,
+    Smaller,
+    Status,
+    UidRanges,
+    Uids,
+)
 
 T = TypeVar("T")
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 Key = tuple[object, ...]
 LOOKS_KEPT: Final = 32 << 20  # octets
 MESSAGES_KEPT: Final = 64 << 20
+EVERYTHING: Final = ((1, 2**32 - 1),)
 LARGEST_KEPT: Final = 16 << 20
 ENTRY: Final = 300  # octets that an entry takes besides its strings
 _CHANGED: Final = frozenset(
@@ -103,6 +119,24 @@ class PresentedMailbox:
             return self._mail.fetch(folder, ranges, columns)
         return self._fetch(folder, ranges, tuple(columns))
 
+    async def status(self, folders: Sequence[Folder], sizes: bool = True) -> list[Status]:
+        """As `MailStore.status`; the size is never less than the sum of the messages' sizes (RFC 8438 §3)."""
+        found = await self._mail.status(folders, sizes)
+        if not sizes or Column.SIZE not in self._changed:
+            return found
+        return [s._replace(size=sum([n for _, n in await self._sizes(f)])) for f, s in zip(folders, found, strict=True)]
+
+    async def search(self, folder: Folder, ranges: UidRanges | None, tree: SearchNode) -> array[int]:
+        """As `MailStore.search`; LARGER and SMALLER are about what RFC822.SIZE says."""
+        if Column.SIZE in self._changed and _asks_for_size(tree):
+            tree = _with_sizes(tree, await self._sizes(folder))
+        return await self._mail.search(folder, ranges, tree)
+
+    async def _sizes(self, folder: Folder) -> list[tuple[int, int]]:
+        """UID and size of every message."""
+        rows = [row async for batch in self.fetch(folder, EVERYTHING, (Column.SIZE,)) for row in batch]
+        return cast(list[tuple[int, int]], rows)
+
     async def _fetch(self, folder: Folder, ranges: UidRanges, columns: tuple[Column, ...]) -> AsyncIterator[list[Row]]:
         with_text = Column.TEXT in columns
         more = [Column.BODYSTRUCTURE, Column.HEADER] if with_text or self._how.no_receipts else [Column.BODYSTRUCTURE]
@@ -171,6 +205,42 @@ class PresentedMailbox:
                 made.messages.put(key, octets, len(octets))
             found[key[3]] = given
         return found
+
+
+def _asks_for_size(tree: SearchNode) -> bool:
+    if isinstance(tree, Not):
+        return _asks_for_size(tree.node)
+    if isinstance(tree, And):
+        return any(map(_asks_for_size, tree.nodes))
+    if isinstance(tree, Or):
+        return _asks_for_size(tree.left) or _asks_for_size(tree.right)
+    return isinstance(tree, Larger | Smaller)
+
+
+def _with_sizes(tree: SearchNode, sizes: list[tuple[int, int]]) -> SearchNode:
+    """The tree with UIDs in place of sizes."""
+    if isinstance(tree, Not):
+        return Not(_with_sizes(tree.node, sizes))
+    if isinstance(tree, And):
+        return And(tuple(_with_sizes(node, sizes) for node in tree.nodes))
+    if isinstance(tree, Or):
+        return Or(_with_sizes(tree.left, sizes), _with_sizes(tree.right, sizes))
+    if isinstance(tree, Larger):
+        return Uids(_runs(uid for uid, size in sizes if size > tree.octets))
+    if isinstance(tree, Smaller):
+        return Uids(_runs(uid for uid, size in sizes if size < tree.octets))
+    return tree
+
+
+def _runs(uids: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending UIDs as ranges."""
+    found: list[tuple[int, int]] = []
+    for uid in uids:
+        if found and found[-1][1] == uid - 1:
+            found[-1] = (found[-1][0], uid)
+        else:
+            found.append((uid, uid))
+    return tuple(found)
 
 
 def _given(stored: bytes, how: Presentation, kept: bytes | None, look: Look | bool | None) -> _Given | None:

@@ -216,7 +216,7 @@ class SqliteMailbox:
         with TRANSLATED:
             return [row[0] for row in self._handle().execute(sql.SUBSCRIPTIONS)]
 
-    async def status(self, folders: Sequence[Folder]) -> list[Status]:
+    async def status(self, folders: Sequence[Folder], sizes: bool = True) -> list[Status]:
         """Status of each."""
         with TRANSLATED:
             handle = self._handle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,19 @@ from letterlock.mail import presentation
 from letterlock.mail.presentation import Presentation, present
 from letterlock.mail.structure import describe
 from letterlock.store import presented
-from letterlock.store.api import Column, Flags, Folder, Incoming, MailStore
+from letterlock.store.api import (
+    All,
+    And,
+    Column,
+    Flags,
+    Folder,
+    Incoming,
+    Larger,
+    MailStore,
+    Not,
+    Or,
+    Smaller,
+)
 from letterlock.store.presented import Conversions
 from letterlock.store.sqlite import SqliteStore
 from tests import messages
@@ -116,6 +129,31 @@ def test_a_message_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     on_store(tmp_path, check)
 
 
+@pytest.mark.parametrize("form", [MimeFormat.TextOnly, MimeFormat.HtmlAndTextAlternative])
+def test_searches_and_status_go_by_the_sizes_that_are_told(tmp_path: Path, form: MimeFormat) -> None:
+    async def check(mail: MailStore, folder: Folder) -> None:
+        shown = Conversions(inline).mailbox(mail, Presentation(form))
+        told = await rows(shown, folder, (Column.SIZE,))
+        assert told != await rows(mail, folder, (Column.SIZE,))
+        octets = sorted(size for _, size in told)[len(told) // 2]  # type: ignore[type-var]
+        assert isinstance(octets, int)
+        for tree, expected in (
+            (Larger(octets), [u for u, n in told if n > octets]),  # type: ignore[operator]
+            (Smaller(octets), [u for u, n in told if n < octets]),  # type: ignore[operator]
+            (Not(Larger(octets)), [u for u, n in told if n <= octets]),  # type: ignore[operator]
+            (Or(Larger(octets), Smaller(octets)), [u for u, n in told if n != octets]),
+            (And((All(), Smaller(0))), []),
+            (All(), [u for u, _ in told]),
+        ):
+            assert list(await shown.search(folder, None, tree)) == expected
+            assert list(await shown.search(folder, [(3, 5)], tree)) == [u for u in expected if u in (3, 4, 5)]
+        (status,) = await shown.status([folder])
+        assert status.size == sum(size for _, size in told) and status.messages == len(RAW)  # type: ignore[misc]
+        assert (await shown.status([folder], sizes=False))[0].messages == len(RAW)
+
+    on_store(tmp_path, check)
+
+
 def test_memory_is_bounded(tmp_path: Path) -> None:
     async def check(mail: MailStore, folder: Folder) -> None:
         made = Conversions(inline, 3000, 5000)
@@ -134,3 +172,11 @@ def test_a_fault_in_a_conversion_gives_the_message_as_stored(monkeypatch: pytest
     raw = newsletter().replace(b"text/plain", b"text/x-other")
     assert present(raw, Presentation(MimeFormat.TextOnly)) is raw
     assert presentation.MAX_MESSAGE >= 1 << 20
+
+
+def test_what_it_does_itself_takes_what_a_mailbox_takes() -> None:
+    own = [name for name in vars(presented.PresentedMailbox) if name in vars(MailStore) and not name.startswith("_")]
+    assert set(own) == {"fetch", "search", "status"}
+    for name in own:
+        signatures = [inspect.signature(getattr(kind, name)) for kind in (presented.PresentedMailbox, MailStore)]
+        assert signatures[0] == signatures[1], name

@@ -154,7 +154,7 @@ async def status(s: ImapSession, args: StatusArgs, _uid: bool) -> Done:
     if b"HIGHESTMODSEQ" in args.items:
         s.enabled.add(b"CONDSTORE")  # RFC 7162 §3.1.8
     folder = await s.store.folder(args.folder)
-    found = await s.store.status([folder])
+    found = await s.store.status([folder], b"SIZE" in args.items)
     s.out.append(_status_line(folder, found[0], args.items))
     return Done()
 
@@ -287,7 +287,7 @@ async def list_(s: ImapSession, args: ListArgs, _uid: bool) -> Done:
         if b"HIGHESTMODSEQ" in args.status:
             s.enabled.add(b"CONDSTORE")  # RFC 7162 §3.1.8
         existing = [e.folder for e in chosen if e.exists and e.folder.selectable]
-        found = await s.store.status(existing)
+        found = await s.store.status(existing, b"SIZE" in args.status)
         statuses = {f.name: _status_line(f, st, args.status) for f, st in zip(existing, found, strict=True)}
     met = b" ".join(b'"%b"' % option for option in sorted(args.select & {b"SUBSCRIBED", b"SPECIAL-USE"}))
     for e in chosen:
