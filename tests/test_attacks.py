@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients.server import PASSWORD, Server
+from tests.raw import Raw
 
 USER = "alice@demo.test"
 
@@ -32,45 +33,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()) not in logs
     finally:
         running.kill()
-
-
-class Raw:
-    """A socket that reads lines."""
-
-    def __init__(self, port: int) -> None:
-        self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), 20)
-        self.buffer = b""
-
-    def line(self) -> bytes:
-        while b"\n" not in self.buffer:
-            data = self.sock.recv(65536)
-            if not data:
-                return b""
-            self.buffer += data
-        line, _, self.buffer = self.buffer.partition(b"\n")
-        return line + b"\n"
-
-    def until(self, start: bytes) -> bytes:
-        while line := self.line():
-            if line.startswith(start):
-                return line
-        return b""
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def rest(self) -> bytes:
-        """Everything until the server closes."""
-        try:
-            while data := self.sock.recv(65536):
-                self.buffer += data
-        except ConnectionError:
-            pass
-        return self.buffer
-
-    def tls(self, server: Server) -> None:
-        assert not self.buffer
-        self.sock = server.context().wrap_socket(self.sock, server_hostname="localhost")
 
 
 def test_command_injection_before_starttls_is_discarded(server: Server) -> None:
