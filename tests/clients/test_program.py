@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import stat
 import subprocess
 from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.clients.server import PROGRAM, Server
 
@@ -74,13 +79,60 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_unreadable_key_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["garbage", "missing", "of another certificate"])
+def test_a_key_that_cannot_be_used_is_one_clear_line(tmp_path: Path, fault: str) -> None:
     server = Server(tmp_path)
-    keys = [p for p in (server.data / "certificates").iterdir() if b"PRIVATE KEY" in p.read_bytes()]
-    assert keys
-    for key in keys:
+    [key] = [p for p in (server.data / "certificates").iterdir() if b"PRIVATE KEY" in p.read_bytes()]
+    if fault == "garbage":
         key.write_text("not a key")
+    elif fault == "missing":
+        key.unlink()
+    else:
+        made = ec.generate_private_key(ec.SECP256R1())
+        key.write_bytes(
+            made.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
     done = subprocess.run([PROGRAM, "serve", "--data", str(server.data)], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1
+    assert done.returncode == 1 and done.stdout == ""
     assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("letterlock: error: ")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("letterlock: error: ")]
+    assert key.stem in line, line  # the certificate's thumbprint
+
+
+def test_a_data_directory_of_a_newer_version_is_one_clear_line(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    with sqlite3.connect(server.data / "letterlock.db") as db:
+        db.execute("PRAGMA user_version = 9999")
+    for words in (["serve"], ["get-imapsettings"]):
+        done = subprocess.run([PROGRAM, *words, "--data", str(server.data)], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("letterlock: error: ") and "newer version of letterlock" in done.stderr
+
+
+def test_a_mailbox_of_a_newer_version_says_so_to_its_user_only(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    [first, *_] = (server.data / "mailboxes").glob("*.db")
+    server.start()
+    try:
+        with sqlite3.connect(first) as db:
+            db.execute("PRAGMA user_version = 9999")
+        answers = []
+        for user in server.users:
+            client = server.imap_client(user)
+            answers.append(client.select())
+        assert sorted(status for status, _ in answers) == ["NO", "OK"]
+        text = next(answer[0] for status, answer in answers if status == "NO")
+        assert text is not None and b"newer Letterlock" in text
+        assert "Traceback" not in (server.data / "serve.stderr").read_text()
+    finally:
+        server.kill()
+
+
+def test_serving_what_is_no_data_directory_is_one_clear_line(tmp_path: Path) -> None:
+    for data in (tmp_path, tmp_path / "nowhere"):
+        done = subprocess.run([PROGRAM, "serve", "--data", str(data)], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        assert done.stderr.startswith("letterlock: error: ") and done.stderr.count("\n") == 1
