@@ -33,6 +33,7 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/generate_docs.py write
+	$(BIN)/python tools/shell_session.py write docs/shell.md tests/transcripts/exchange.txt
 
 test-packages: | $(VENV)/bin/python
 	@tools/debian-packages $(TEST_PACKAGES)

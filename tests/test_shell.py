@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from letterlock.base.errors import LetterlockError, Malformed
-from letterlock.base.values import ListChange, Secret
+from letterlock.base.values import ListChange, LoginType, MimeFormat, Secret, parse_enum
 from letterlock.faces import output
 from letterlock.faces.console import Console
 from letterlock.faces.shell import Shell
@@ -532,6 +532,15 @@ def test_random_text_runs_or_is_refused(text: str) -> None:
 def test_very_long_and_deep_text_is_bounded(piece: str) -> None:
     with contextlib.suppress(Malformed):
         Bench().run(piece * 3000 + "1")
+
+
+def test_values_that_are_nearly_right() -> None:
+    for kind, text, meant in (
+        (LoginType, "SecureLogn", "SecureLogin"),
+        (MimeFormat, "TextEnriched", "TextEnrichedOnly"),
+    ):
+        with pytest.raises(Malformed, match=f"did you mean {meant}"):
+            parse_enum(kind, text)
 
 
 def test_parameters_by_prefix() -> None:

@@ -6,6 +6,7 @@ Each value type has `parse(text)` (raises `Malformed`), `str()` as `Format-List`
 
 from __future__ import annotations
 
+import difflib
 import enum
 import ipaddress
 import re
@@ -106,7 +107,7 @@ class StartType(enum.Enum):
 E_ = TypeVar("E_", bound=enum.Enum)
 
 # Spellings of Microsoft's own pages that are not the names of the values.
-_ALIASES: Final = {"textenriched": "textenrichedonly"}
+_MISSPELT: Final = {"textenriched": "textenrichedonly"}
 
 
 def enum_name(value: enum.Enum) -> str:
@@ -117,12 +118,14 @@ def enum_name(value: enum.Enum) -> str:
 def parse_enum(kind: type[E_], text: str) -> E_:
     """By name without case, or by number; `Malformed` lists what is allowed."""
     wanted = text.strip().lower()
-    wanted = _ALIASES.get(wanted, wanted)
     for member in kind:
         if wanted in (enum_name(member).lower(), str(member.value).lower()):
             return member
     allowed = ", ".join(f"{enum_name(m)} ({m.value})" if isinstance(m.value, int) else enum_name(m) for m in kind)
-    raise Malformed(f"'{text}' is not one of the allowed values: {allowed}")
+    names = {enum_name(m).lower(): enum_name(m) for m in kind}
+    near = difflib.get_close_matches(_MISSPELT.get(wanted, wanted), names, 1)
+    meant = f"; did you mean {names[near[0]]}?" if near else ""
+    raise Malformed(f"'{text}' is not one of the allowed values: {allowed}{meant}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -42,7 +42,8 @@ async def set_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     account = one(c, p.pop("Identity"))
     changes = {n: v for n, v in p.items() if n in _SWITCHES and getattr(account.switches, n) != v}
     for name, value in changes.items():
-        c.should(f"set {name} of {account.address} to {declare.to_json(value)}")
+        old = declare.to_json(getattr(account.switches, name))
+        c.should(f"set {name} of {account.address} from {old} to {declare.to_json(value)}")
     if not changes or c.what_if:
         return []
     c.accounts.set_switches(account, changes, c.who)

@@ -13,7 +13,7 @@ from letterlock.directory import sightings
 from letterlock.directory.exceptions import LoginExceptions
 from letterlock.directory.sightings import Sightings
 from letterlock.manage.context import Context
-from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, words
+from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, show, words
 from letterlock.policy.exceptions import UNUSED_S, WARN_S, LoginException, parse_range
 from letterlock.policy.login import LOGIN, LOGIN_COMMAND, PLAIN, USER_PASS
 
@@ -154,7 +154,8 @@ async def new_exception(c: Context, p: dict[str, Any]) -> list[Row]:
     """In force for the next connection."""
     empty = LoginException("", p["Protocol"], (), "", (), "TlsMinimum" not in p, "", 0.0)
     wanted = _applied(c, p, empty)
-    if not c.should(f"except {', '.join(map(str, wanted.ranges))} from the login policy"):
+    said = "; ".join(f"{name} {text}" for name, text in _facts(wanted).items() if text)
+    if not c.should(f"make a login exception: {said}"):
         return []
     made = LoginExceptions(c.config).create(wanted, c.who)
     _warn(c, made)
@@ -196,10 +197,31 @@ async def set_exception(c: Context, p: dict[str, Any]) -> list[Row]:
     known = LoginExceptions(c.config)
     old = known.one(p["Identity"])
     new = _applied(c, p, old)
-    if c.should(f"change login exception {old.identity}"):
+    before, after = _facts(old), _facts(new)
+    differing = [name for name in after if before[name] != after[name]]
+    for name in differing:
+        c.should(f"set {name} of login exception {old.identity} from {before[name]} to {after[name]}")
+    if not differing:
+        c.warn("nothing was changed: the login exception is as wanted already")
+    elif not c.what_if:
         known.change(new, c.who)
         _warn(c, new)
     return []
+
+
+def _facts(e: LoginException) -> dict[str, str]:
+    """For -WhatIf: everything that may be set, by its parameter's name."""
+    return {
+        "Protocol": show(e.protocol),
+        "RemoteIPRanges": ",".join(map(str, e.ranges)),
+        "Mailbox": e.mailbox,
+        "Mechanisms": ",".join(map(show, e.mechanisms)),
+        "AllowClearText": show(e.clear_text),
+        "TlsMinimum": show(e.tls_minimum),
+        "Owner": e.owner,
+        "Reason": e.reason,
+        "ExpiresOn": _date(e.expires),
+    }
 
 
 async def remove_exception(c: Context, p: dict[str, Any]) -> list[Row]:

@@ -9,7 +9,7 @@ from letterlock.base.errors import Refused
 from letterlock.base.values import StartType, parse_enum
 from letterlock.directory.config import SERVICES
 from letterlock.manage.context import Context, ServerControl
-from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, words
+from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean, show, words
 
 _COLUMNS: Final = ("Status", "Name", "DisplayName")
 
@@ -89,7 +89,7 @@ async def set_service(c: Context, p: dict[str, Any]) -> list[Row]:
     """Start type."""
     for name, shown, _ in _find(c, p):
         kind: StartType = p["StartupType"]
-        if c.should(f'set the start type of "{shown}" to {kind.name}'):
+        if c.should(f'set the start type of "{shown}" from {show(c.config.start_type(name))} to {kind.name}'):
             c.config.set_start_type(name, kind, c.who)
     return []
 

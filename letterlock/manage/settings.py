@@ -32,7 +32,7 @@ def _pair(
         c.check_server(p.pop("Server", ""))
         wanted, differing = c.config.validate(kind, p)
         for name, (old, new) in differing.items():
-            c.should(f"set {name} from {_words(old)} to {_words(new)}")
+            c.should(f"set {name} from {_words(old) or 'nothing'} to {_words(new) or 'nothing'}")
         if c.what_if:
             return []
         if not differing:
