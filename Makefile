@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Debian packages of the real clients and servers that the tests and benchmarks talk to.
-TEST_PACKAGES := dovecot-imapd dovecot-pop3d postfix curl isync getmail6 fetchmail offlineimap3 mutt neomutt tmux openssl ca-certificates chromium
+TEST_PACKAGES := dovecot-imapd dovecot-pop3d postfix curl isync getmail6 fetchmail offlineimap3 mutt neomutt tmux openssl ca-certificates pebble chromium
 BENCH_PACKAGES := dovecot-imapd
 # Servers that Debian does not install beside those above: unpacked into a root of their own, each group as if alone.
 UNPACKED_PACKAGES := "dash tzdata courier-imap courier-pop courier-authlib-userdb" "exim4-daemon-light" \

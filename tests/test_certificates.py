@@ -357,7 +357,7 @@ def test_the_rules_of_selection_in_order(authority: Authority, store: Certificat
     assert client_only.fault and best() == newer.thumbprint, "usable only"
     whys = {c.certificate.thumbprint: c.why for c in store.candidates(name, service)}
     assert whys[imported.thumbprint] == f"not served: {newer.thumbprint} is newer"
-    assert whys[expired.thumbprint] == "not served: not within its dates"
+    assert whys[expired.thumbprint] == "not served: not within its dates, or revoked"
     assert "is issued by an authority" in whys[selfmade.thumbprint]
     assert own_wildcard.thumbprint in whys and client_only.thumbprint not in whys
     assert store.choose(name, "POP")[0] == wildcard, "enabled for IMAP alone does not count for POP"

@@ -13,6 +13,7 @@ import letterlock
 from letterlock.base import declare
 from letterlock.base.errors import Malformed
 from letterlock.base.settings import AdminSettings, ImapSettings, PopSettings, defaults
+from letterlock.base.settings_acme import AcmeSettings
 from letterlock.base.switches import Switches
 from letterlock.base.values import Binding, ByteSize, ConnectionSetting, ListChange, LoginType, TimeSpan
 
@@ -69,7 +70,7 @@ def test_the_whole_object_is_checked() -> None:
 
 
 PACKAGE = Path(letterlock.__file__).parent
-DECLARED = (ImapSettings, PopSettings, AdminSettings, Switches)
+DECLARED = (ImapSettings, PopSettings, AdminSettings, AcmeSettings, Switches)
 
 # Every setting, and the test that shows what it does to a running service (or to the part that obeys it).
 _CLIENT_ACCESS = {
@@ -118,6 +119,18 @@ EFFECTS = {
         "MaxRequestSize": "clients/test_settings_effect.py::test_administration_hosts_and_sizes",
         "RequestTimeout": "test_rest.py::test_wrong_log_ons_look_alike_and_cost_time",
         "SessionTimeout": "clients/test_settings_effect.py::test_administration_connections_and_sessions",
+    },
+    AcmeSettings: {
+        "DirectoryUrl": "test_acme.py::test_failures_are_one_line_and_leave_everything",
+        "CaFile": "test_acme.py::test_failures_are_one_line_and_leave_everything",
+        "Contact": "test_acme.py::test_order_by_http_serve_renew_and_revoke",
+        "TermsOfServiceAgreed": "test_acme.py::test_order_by_http_serve_renew_and_revoke",
+        "ChallengeType": "test_acme.py::test_wildcards_by_dns_through_the_hook",
+        "HttpBindings": "test_acme.py::test_failures_are_one_line_and_leave_everything",
+        "WebRoot": "test_acme.py::test_a_web_server_answers_from_the_web_root",
+        "DnsHook": "test_acme.py::test_wildcards_by_dns_through_the_hook",
+        "DnsWait": "test_acme.py::test_the_record_is_given_time",
+        "RenewalEnabled": "test_acme.py::test_the_server_renews_by_itself",
     },
     Switches: {
         "PopEnabled": "clients/test_settings_effect.py::test_pop_can_be_off_for_a_mailbox",

@@ -9,6 +9,7 @@ from pathlib import Path
 from letterlock.analyze import rules
 from letterlock.base import declare
 from letterlock.base.settings import AdminSettings, ImapSettings, PopSettings
+from letterlock.base.settings_acme import AcmeSettings
 from letterlock.base.switches import Switches
 from letterlock.manage import CMDLETS
 from letterlock.manage.settings import _words
@@ -32,6 +33,7 @@ def settings_page() -> str:
         (PopSettings, "POP3 (Set-PopSettings)"),
         (AdminSettings, "Administration (Set-AdminSettings)"),
         (Switches, "A mailbox, from its next login on (Set-CASMailbox)"),
+        (AcmeSettings, "Certificates from an ACME authority (Set-AcmeSettings; read whenever they are used)"),
     )
     for kind, title in kinds:
         lines += [

@@ -324,6 +324,11 @@ def request(key: Key, subject: x509.Name, names: list[str]) -> x509.CertificateS
     )
 
 
+def csr_pem(csr: x509.CertificateSigningRequest) -> bytes:
+    """As text."""
+    return csr.public_bytes(serialization.Encoding.PEM)
+
+
 def self_signed(key: Key, subject: x509.Name, names: list[str]) -> x509.Certificate:
     """A server certificate that strict verifiers accept (RFC 5280 §4.2: key identifiers, usages, not a CA)."""
     today = datetime.datetime.now(datetime.UTC)

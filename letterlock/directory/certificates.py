@@ -8,6 +8,7 @@ Files are written whole before the row that names them, and removed after it: a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -118,6 +119,7 @@ class Certificates:
         self._config = config
         self.directory = config.data / "certificates"
         self.faults: list[str] = []  # what `all` could not read
+        self.issuing = asyncio.Lock()  # one order at an ACME authority at a time
 
     # --- what there is
 

@@ -27,6 +27,7 @@ from letterlock.base.settings import (
     admin_defaults,
     defaults,
 )
+from letterlock.base.settings_acme import AcmeSettings, acme_defaults
 from letterlock.base.values import StartType, host_name, parse_enum
 
 S = TypeVar("S", bound=Settings)
@@ -254,6 +255,8 @@ class Config:
         rows = self._get(kind.__name__)
         if kind is AdminSettings:  # a directory that is older than this service has no rows of it
             rows = declare.stored(admin_defaults(self.fqdn, self.port_offset)) | rows
+        if kind is AcmeSettings:
+            rows = declare.stored(acme_defaults(self.port_offset)) | rows
         found = declare.restored(kind, rows)
         return found.settled(found)
 

@@ -3,9 +3,9 @@
 1. The name is X509CertificateName of the service. A certificate fits when one of its names is that name, or a wildcard
    for it: one whole left-most label, nothing less and nothing more (RFC 9525 §6.3).
 2. It must be usable: its key is there and fits, and it is not for other purposes than servers.
-3. Of those that fit, the best is the first by: within its dates; *in service* (enabled for the service, or a wildcard
-   certificate, which cannot be enabled for POP and IMAP); issued by an authority rather than self-signed; enabled
-   rather than a wildcard; newest; thumbprint.
+3. Of those that fit, the best is the first by: within its dates and not revoked; *in service* (enabled for the
+   service, or a wildcard certificate, which cannot be enabled for POP and IMAP); issued by an authority rather than
+   self-signed; enabled rather than a wildcard; newest; thumbprint.
 4. A client that asks for another name (SNI, RFC 6066 §3) gets the best certificate in service for that name; where
    there is none, the one of rule 1.
 
@@ -35,7 +35,7 @@ class Rank(NamedTuple):
 
     def words(self, service: str) -> str:
         """What speaks for and against it."""
-        found = ["not within its dates"] if self.out_of_dates else []
+        found = ["not within its dates, or revoked"] if self.out_of_dates else []
         kind = "a wildcard for it" if self.not_enabled else f"enabled for {service}"
         found.append(f"not enabled for {service}" if self.not_in_service else kind)
         found.append("self-signed" if self.self_signed else "issued by an authority")
@@ -84,14 +84,19 @@ def _rank(c: Certificate, service: str, now: float) -> Rank:
     start = c.x509.not_valid_before_utc.timestamp()
     enabled = service in c.services
     return Rank(
-        not c.validity(now).in_force, not in_service(c, service), c.self_signed, not enabled, -start, c.thumbprint
+        not c.validity(now).in_force or bool(c.revoked),
+        not in_service(c, service),
+        c.self_signed,
+        not enabled,
+        -start,
+        c.thumbprint,
     )
 
 
 def _against(rank: Rank, best: Rank, service: str) -> str:
     """The first rule by which it loses."""
     if rank.out_of_dates != best.out_of_dates:
-        return "not within its dates"
+        return "not within its dates, or revoked"
     if rank.not_in_service != best.not_in_service:
         return f"not enabled for {service}, as {best.thumbprint} is"
     if rank.self_signed != best.self_signed:

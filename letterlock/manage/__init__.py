@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from letterlock.manage import (
+    acme,
     administrators,
     audit,
     cas,
@@ -34,6 +35,7 @@ CMDLETS: Final = table(
     *transfers.CMDLETS,
     *sessions.CMDLETS,
     *certificates.CMDLETS,
+    *acme.CMDLETS,
     *connectivity.CMDLETS,
     *logins.CMDLETS,
     *exceptions.CMDLETS,

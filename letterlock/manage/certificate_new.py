@@ -70,7 +70,7 @@ def _wish(c: Context, p: dict[str, Any], template: Certificate | PendingRequest 
         domains = list(template.domains)
     if not domains and "SubjectName" not in p:
         domains = [c.config.fqdn]
-    algorithm, size = _key_kind(p, template)
+    algorithm, size = key_kind(p, template)
     return Wish(
         domains,
         p.get("SubjectName", ""),
@@ -81,7 +81,7 @@ def _wish(c: Context, p: dict[str, Any], template: Certificate | PendingRequest 
     )
 
 
-def _key_kind(p: dict[str, Any], template: Certificate | PendingRequest | None) -> tuple[str, int]:
+def key_kind(p: dict[str, Any], template: Certificate | PendingRequest | None) -> tuple[str, int]:
     """Algorithm and bits; ECDSA P-256 where nothing is said, RSA where the size is one of RSA's."""
     algorithm, size = p.get("KeyAlgorithm", ""), p.get("KeySize", 0)
     if not algorithm and not size and isinstance(template, Certificate):
@@ -162,6 +162,14 @@ def string_list(name: str, help: str) -> Parameter:
     return Parameter(name, help, words, type_name="String[]")
 
 
+def key_parameters() -> tuple[Parameter, ...]:
+    """Which kind of key."""
+    return (
+        Parameter("KeyAlgorithm", "ECDSA or RSA.", _algorithm, type_name="ECDSA | RSA", default="ECDSA"),
+        Parameter("KeySize", "ECDSA 256 or 384; RSA 2048, 3072 or 4096.", _number, type_name="Int32"),
+    )
+
+
 SERVER: Final = Parameter("Server", "This server's name.")
 SERVICE_WORDS: Final = "IMAP, POP, IIS (the administration), SMTP."
 THUMBPRINT: Final = Parameter("Thumbprint", "Which certificate; SERVER\\THUMBPRINT is taken, too.", str, 0, True, True)
@@ -180,8 +188,7 @@ NEW: Final = Cmdlet(
         Parameter("SubjectName", "Distinguished name, such as C=US, O=Contoso, CN=mail.contoso.com."),
         FRIENDLY,
         Parameter("Services", SERVICE_WORDS, read_services, type_name="String[]", default="IMAP,POP,SMTP"),
-        Parameter("KeyAlgorithm", "ECDSA or RSA.", _algorithm, type_name="ECDSA | RSA", default="ECDSA"),
-        Parameter("KeySize", "ECDSA 256 or 384; RSA 2048, 3072 or 4096.", _number, type_name="Int32"),
+        *key_parameters(),
         EXPORTABLE,
         switch("GenerateRequest", "Make a request (PKCS #10) for an authority; its answer is imported later."),
         Parameter("RequestFile", "Write the request's text to this new file."),

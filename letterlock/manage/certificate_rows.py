@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from letterlock.directory.acme_orders import AcmeOrders
 from letterlock.directory.certificate_names import distinguished_name
 from letterlock.directory.certificates import Certificate, Certificates, PendingRequest
 from letterlock.directory.trust import trust
@@ -83,6 +84,7 @@ def served_for(certificates: Certificates) -> dict[str, list[str]]:
 def certificate_row(c: Context, one: Certificate, served: dict[str, list[str]], selection: str = "") -> Row:
     """An installed certificate."""
     state, detail = status(one)
+    order = AcmeOrders(c.config).of(one.thumbprint)
     properties: dict[str, Any] = {
         "Thumbprint": one.thumbprint,
         "Services": ", ".join(one.services) or "None",
@@ -101,6 +103,7 @@ def certificate_row(c: Context, one: Certificate, served: dict[str, list[str]], 
         "Status": state,
         "StatusDetail": detail,
         "ServedFor": served.get(one.thumbprint, []),
+        "AcmeOrder": order.identity if order is not None else None,
     }
     if selection:
         properties["Selection"] = selection

@@ -6,15 +6,20 @@ from typing import Any, Final
 
 from letterlock.base import declare
 from letterlock.base.settings import AdminSettings, ClientAccessSettings, ImapSettings, PopSettings
+from letterlock.base.settings_acme import AcmeSettings
 from letterlock.base.values import PolicyMode
 from letterlock.manage.context import Context
 from letterlock.manage.registry import Cmdlet, Parameter, Row
 
 _SERVER: Final = Parameter("Server", "This server's name.", pipeline=False)
+LIVE: Final = "-"  # in place of services: read whenever they are used
 
 
 def _pair(
-    kind: type[ClientAccessSettings] | type[AdminSettings], noun: str, service: str, restart: str = ""
+    kind: type[ClientAccessSettings] | type[AdminSettings] | type[AcmeSettings],
+    noun: str,
+    service: str,
+    restart: str = "",
 ) -> tuple[Cmdlet, Cmdlet]:
     declared = declare.fields(kind)
     restart = restart or f"{service}, {service}BE"
@@ -45,7 +50,8 @@ def _pair(
                 if say is not None and (text := say(new)):
                     c.warn(f"{name}: {text}")
         _warn_of_report_only(c, wanted)
-        c.warn(f"changes take effect when the services are restarted: Restart-Service {restart}")
+        if restart != LIVE:
+            c.warn(f"changes take effect when the services are restarted: Restart-Service {restart}")
         return []
 
     parameters = tuple(
@@ -88,4 +94,5 @@ CMDLETS: Final = (
     *_pair(PopSettings, "PopSettings", "LetterlockPop3"),
     *_pair(ImapSettings, "ImapSettings", "LetterlockImap4"),
     *_pair(AdminSettings, "AdminSettings", "LetterlockAdmin", "LetterlockAdmin"),
+    *_pair(AcmeSettings, "AcmeSettings", "certificates from an ACME authority", LIVE),
 )

@@ -296,6 +296,7 @@ class Server:
         for worker in self.workers:
             worker.reload()
         self.certificates.publish()
+        self._watch.poke()
 
     def bound(self, binding: Binding) -> socket.socket | None:
         """A socket that listens at a binding for a moment, low ports included; None where there is no IPv6."""
