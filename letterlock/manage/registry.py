@@ -147,10 +147,19 @@ class Cmdlet:
     def _read(self, name: str, value: Any) -> Any:
         read = self.parameter(name).read
         try:
+            _check_text(value)
             return read("" if value is None and read is str else value)
         except Malformed as error:
             text = error.text if error.text.startswith(name) else f"{name}: {error.text}"
             raise Malformed(f"{self.name}: {text}") from None
+
+
+def _check_text(value: Any) -> None:
+    """`Malformed` for a text, or a list of texts, that cannot be written anywhere: half a character."""
+    for text in value if isinstance(value, list | tuple) else (value,):
+        text = text.reveal() if isinstance(text, values.Secret) else text
+        if isinstance(text, str) and any("\ud800" <= ch <= "\udfff" for ch in text):
+            raise Malformed("has half characters (surrogates) in it, which are no text")
 
 
 def described(cmdlet: Cmdlet) -> str:
