@@ -38,7 +38,7 @@ def test_what_is_told(m: Management) -> None:
 
 
 def test_filters(m: Management) -> None:
-    assert found(m, Cmdlets="new-*") == ["New-Mailbox bob@example.com", "New-Mailbox alice@example.com"]
+    assert found(m, Cmdlets="new-m*") == ["New-Mailbox bob@example.com", "New-Mailbox alice@example.com"]
     assert found(m, Cmdlets=["Set-Mailbox", "Set-Imap*"]) == ["Set-Mailbox bob@example.com", "Set-ImapSettings EX1"]
     assert found(m, Parameters="banner") == ["Set-ImapSettings EX1"]
     assert found(m, ObjectIds="BOB@*") == ["Set-Mailbox bob@example.com", "New-Mailbox bob@example.com"]
