@@ -9,6 +9,7 @@ import pytest
 
 from letterlock.base.errors import Malformed
 from letterlock.directory import config as directory
+from letterlock.directory.accounts import Exposure
 from tests.management import Management
 
 
@@ -61,6 +62,6 @@ def test_the_oldest_rows_go(m: Management, monkeypatch: pytest.MonkeyPatch) -> N
 def test_whoever_knows_a_password_cannot_push_the_trail_out(m: Management) -> None:
     account, before = m.accounts.one("bob@example.com"), len(m.audit())
     for _ in range(50):
-        m.accounts.mark_exposed(account, "IMAP4", "192.0.2.7")
+        m.accounts.mark_exposed([Exposure(account, "IMAP4", "192.0.2.7")])
     assert len(m.audit()) == before + 1
     assert len(m.accounts.exposed(account)) == 50

@@ -16,6 +16,7 @@ import pytest
 
 from letterlock.base.errors import LetterlockError
 from letterlock.base.values import ListChange, Secret
+from letterlock.directory.accounts import Exposure
 from letterlock.manage import CMDLETS
 from letterlock.manage.registry import Cmdlet
 from tests.management import PASSWORD, Management, Services
@@ -97,7 +98,7 @@ def prepared(tmp_path: Path) -> Management:
     services.up, services.sessions = {"LetterlockImap4"}, [SESSION]
     m = Management(tmp_path / "data", services)
     m.mailbox(ALICE)
-    m.accounts.mark_exposed(m.accounts.one(ALICE), "IMAP4", "192.0.2.7")
+    m.accounts.mark_exposed([Exposure(m.accounts.one(ALICE), "IMAP4", "192.0.2.7")])
     for name in ("one", "two"):
         (tmp_path / f"{name}.mbox").write_bytes(MBOX)
     m.run("New-MailboxImportRequest", ALICE, str(tmp_path / "one.mbox"))
