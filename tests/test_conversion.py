@@ -143,6 +143,7 @@ def test_flowed_text_is_unfolded_for_html() -> None:
         ("; charset=windows-1251", "Привет".encode("windows-1251")),
         ("; charset=iso-2022-jp", "会議".encode("iso-2022-jp")),
         ("", '<meta charset="koi8-r">Привет'.encode("koi8-r")),
+        ("", '<meta charset="utf-16">Grüße'.encode()),
         ("; charset=no-such-set", "Grüße".encode()),
     ],
 )

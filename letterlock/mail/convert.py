@@ -357,4 +357,6 @@ def _declared_charset(data: bytes) -> bytes | None:
         return None
     value = data[at + 8 : at + 60].lstrip(b"\"'")
     end = next((n for n, octet in enumerate(value) if octet in b"\"'>;/ \t\r\n"), len(value))
-    return value[:end] or None
+    name = value[:end]
+    # What could be read as ASCII up to here is not UTF-16, whatever it says (WHATWG HTML, 13.2.3.2).
+    return name if name and not name.lower().startswith((b"utf-16", b"utf-32", b"utf16", b"utf32")) else None

@@ -6,6 +6,7 @@ import email
 import email.policy
 import imaplib
 import json
+import poplib
 import re
 import subprocess
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from tests.clients.server import PASSWORD, Server
 from tests.clients.test_real_clients import maildir_messages, run, without_fields
+from tests.messages import MALFORMED
 from tests.programs import need
 from tests.test_conversion import PNG, html_only, kinds, meeting, newsletter
 
@@ -302,6 +304,35 @@ def test_settings_of_what_is_not_offered_say_so(server: Server, kind: str) -> No
     client = imaplib.IMAP4_SSL("localhost", server.imaps, ssl_context=server.context(), timeout=30)
     assert b"NTLM" not in client.capability()[1][0] and b"GSSAPI" not in client.capability()[1][0]
     client.logout()
+
+
+@pytest.mark.parametrize("form", ["TextOnly", "HtmlAndTextAlternative", "TextEnrichedOnly"])
+def test_hostile_mail_never_makes_a_fetch_fail(server: Server, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imaplib, "_MAXLINE", 10_000_000)
+    monkeypatch.setattr(poplib, "_MAXLINE", 10_000_000)
+    monkeypatch.setattr(imaplib, "MapCRLF", re.compile(rb"(?!)"))
+    user = "bob@demo.test"
+    raws = [raw for raw in MALFORMED.values() if raw]
+    raws += [html_only("<p>" * 30_000), html_only("<table><tr><td>" + "x" * 100_000 + "<td>y<tr><td>z" * 3_000)]
+    if not server.messages(user):
+        server.fill(raws, user)
+    settings = f"-MessageRetrievalMimeFormat {form} -CalendarItemRetrievalOption InternetUrl -SuppressReadReceipt $true"
+    configure(server, settings, f"{settings} -EnableExactRFC822Size $true")
+    client = server.imap_client(user)
+    client.select("INBOX", readonly=True)
+    given = server.messages(user)
+    assert len(given) == len(raws)
+    status, listed = client.fetch("1:*", "(RFC822.SIZE ENVELOPE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+    assert status == "OK"
+    sizes = re.findall(rb"\(RFC822.SIZE (\d+)", b"".join(p[0] if isinstance(p, tuple) else p for p in listed if p))
+    assert list(map(int, sizes)) == list(map(len, given))
+    client.logout()
+    pop = server.pop_client(user)
+    told = [int(line.split()[1]) for line in pop.list()[1]]
+    for number, size in enumerate(told, 1):
+        octets = sum(len(line) + 2 for line in pop.retr(number)[1])
+        assert octets == size
+    pop.quit()
 
 
 # --- clients of the real world, to which the converted message is the message
