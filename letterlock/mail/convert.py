@@ -46,7 +46,7 @@ _PROTECTED: Final = frozenset(
         (b"APPLICATION", b"PGP-SIGNATURE"),
     )
 )
-_INLINE_PGP: Final = "-----BEGIN PGP "
+_INLINE_PGP: Final = b"-----BEGIN PGP "
 _REPLACED: Final = (b"content-type", b"content-transfer-encoding", b"content-md5", b"content-length", b"lines")
 
 
@@ -137,11 +137,13 @@ class Converter:
             return Body(calendars=(self.slice(part),))
         if not _is_leaf(part):
             return Body(beside=(self.slice(part),))
+        octets = decode_body(self.raw, part)
+        if _INLINE_PGP in octets:  # also where another form would be chosen: that would drop the signature
+            raise Untouchable
         if part.subtype == b"HTML":
             return Body(rich=self.slice(part), source=(part,))
         if part.subtype == b"PLAIN":
-            blank = part.size < 1000 and not decode_body(self.raw, part).strip()
-            return Body() if blank else Body(plain=self.slice(part), source=(part,))
+            return Body(plain=self.slice(part), source=(part,)) if octets.strip() else Body()
         return Body(enriched=self.slice(part), source=(part,))
 
     def _alternative(self, part: Part, depth: int) -> Body:
@@ -194,8 +196,6 @@ class Converter:
         if part.subtype == b"HTML" and charset is None:
             charset = _declared_charset(data)
         text = to_text(data, charset)
-        if _INLINE_PGP in text:
-            raise Untouchable
         if part.subtype == b"HTML":
             return text_of_html(text)
         if part.subtype != b"PLAIN":

@@ -14,8 +14,9 @@ import re
 from typing import Any, Final
 
 MAX_SOURCE: Final = 8 << 20  # characters of HTML, data: images included
-MAX_VISIBLE: Final = 1 << 19  # characters of HTML without attributes: some hundred pages
-MAX_TAGS: Final = 20_000
+MAX_VISIBLE: Final = 3 << 20  # characters of HTML without attributes
+MAX_TAGS: Final = 150_000
+MAX_COPIED: Final = 2_000_000_000  # characters: each inline element makes inscriptis copy its paragraph so far
 MAX_URL: Final = 2_000
 MAX_CELL: Final = 120  # characters of a cell in a table that is laid out as one
 MAX_TABLE: Final = 100_000  # characters that such a table may take, padding included
@@ -40,6 +41,14 @@ _ENRICHED: Final = re.compile(
 )
 
 
+_TABLE_TAGS: Final = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption"))
+# What begins a new line there, so that the paragraph so far is not copied any more.
+_BLOCKS: Final = _TABLE_TAGS | {
+    *("address", "article", "aside", "blockquote", "br", "div", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header"),
+    *("li", "main", "nav", "ol", "p", "pre", "ul"),
+}
+
+
 class TooHard(ValueError):
     """A document that would take too much time or memory."""
 
@@ -56,20 +65,33 @@ def text_of_html(source: str) -> str:
     """What a person reads of an HTML document; `TooHard` where the bounds are passed."""
     if len(source) > MAX_SOURCE:
         raise TooHard("HTML of this size is not converted")
-    tags = 0
+    clean = _clean(lines(source))
+    if len(clean) > MAX_VISIBLE:
+        raise TooHard("HTML of this size is not converted")
+    return _render(clean) if clean and not clean.isspace() else ""
+
+
+def _clean(source: str) -> str:
+    """HTML without what is not shown and without attributes that do not matter."""
+    tags = length = copied = at = 0
 
     def plain_tag(match: re.Match[str]) -> str:
-        nonlocal tags
+        nonlocal tags, length, copied, at
+        length += match.start() - at
+        at = match.end()
         name = match[2]
         if name is None:
             return " "
+        name = name.lower()
         tags += 1
-        return _tag(name.lower(), match[3])
+        copied += length
+        if name.lstrip("/") in _BLOCKS:
+            length = 0
+        if tags > MAX_TAGS or copied > MAX_COPIED:
+            raise TooHard("HTML of this size is not converted")
+        return _tag(name, match[3])
 
-    clean = _TOKEN.sub(plain_tag, lines(source))
-    if tags > MAX_TAGS or len(clean) > MAX_VISIBLE:
-        raise TooHard("HTML of this size is not converted")
-    return _render(clean) if clean and not clean.isspace() else ""
+    return _TOKEN.sub(plain_tag, source)
 
 
 def _tag(name: str, attributes: str) -> str:
@@ -112,9 +134,7 @@ def _render(clean: str) -> str:
         # Inscriptis resolves character references once more.
         element.text = element.text and element.text.replace("&", "&amp;")
         element.tail = element.tail and element.tail.replace("&", "&amp;")
-    for table in list(tree.iter("table")):
-        if not _is_data(table):
-            _unfold_table(table)
+    _unfold_tables(tree, etree.iterwalk(tree, events=("start", "end")))
     config = ParserConfig(css=CSS_PROFILES["strict"], display_images=True)
     text = str(Inscriptis(tree, config).get_text()).replace("\xa0", " ")
     trimmed = "\n".join([line.rstrip() for line in text.split("\n")])
@@ -126,7 +146,12 @@ def _show_target(link: Any) -> None:
     url = link.get("href", "")
     if not url.lower().startswith(_KEPT_URL):
         return
-    shown = "".join(link.itertext()).strip()
+    shown = ""
+    for text in link.itertext():
+        shown += text
+        if len(shown) > MAX_URL:
+            break
+    shown = shown.strip()
     if shown and shown not in (url, url.removeprefix("mailto:"), url.rstrip("/"), url.partition("://")[2].rstrip("/")):
         link.tail = f" <{url}>{link.tail or ''}"
     elif not shown and not len(link):
@@ -150,11 +175,22 @@ def _is_data(table: Any) -> bool:
     return len(widths) > 1 and (sum(widths) + 2 * len(widths)) * (height + 1) <= MAX_TABLE
 
 
-def _unfold_table(table: Any) -> None:
-    for element in table.iter("table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption"):
-        above = next(element.iterancestors("table"), None)
-        if element is table or above is table or above is None:
-            element.tag = "div"
+def _unfold_tables(tree: Any, walk: Any) -> None:
+    """Make blocks of the tables that hold no data, and of what they consist of."""
+    data = {table for table in tree.iter("table") if _is_data(table)}
+    within: list[bool] = []  # of the tables that are open: whether each holds data
+    folded = []
+    for event, element in walk:
+        if event == "end":
+            if element.tag == "table":
+                within.pop()
+            continue
+        if element.tag == "table":
+            within.append(element in data)
+        if element.tag in _TABLE_TAGS and not (within and within[-1]):
+            folded.append(element)
+    for element in folded:
+        element.tag = "div"
 
 
 # --- text to HTML
