@@ -290,7 +290,7 @@ def test_the_quarantine_listener_serves_devices_with_an_exception_only(server: S
     settle()
     (stranger,) = objects(server, "get-reportedlogin", "--kind", "Stranger")
     assert (stranger["IPAddress"], stranger["Logins"]) == ("127.0.0.61", 2)
-    assert "1 clients without an exception" in server.run("get-loginexception").stderr
+    assert "1 client without an exception" in server.run("get-loginexception").stderr
     server.run("remove-loginexception", made[0]["Identity"])
 
 

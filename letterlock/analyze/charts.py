@@ -13,7 +13,7 @@ FOOT: Final = 26  # below the axis, for dates
 SIDE: Final = 56  # left of the axis, for figures
 HEAD: Final = 14
 MOST_BARS: Final = 100
-HOURS: Final = ((1, 72), (3, 9 * 24), (24, 100 * 24), (168, 700 * 24), (720, 10**9))  # column width up to a span
+HOURS: Final = ((1, 72), (3, 5 * 24), (24, 100 * 24), (168, 700 * 24), (720, 10**9))  # column width up to a span
 STACK: Final = ("Secure", "Unknown", "Failed", "Refused", "Insecure")  # insecure on top
 PERIODS: Final = {1: "an hour", 3: "three hours", 24: "a day", 168: "a week", 720: "30 days"}
 
@@ -36,6 +36,7 @@ class Chart(NamedTuple):
     below: list[tuple[float, str]]
     left: list[tuple[float, str]]
     period: str
+    since: float | None = None  # where what is judged begins; None: with the first column
 
 
 def day(at: float, pattern: str = "%Y-%m-%d %H:%M") -> str:
@@ -71,7 +72,9 @@ def _columns(hours: dict[Kind, dict[int, int]], kinds: tuple[str, ...]) -> tuple
     return width, columns
 
 
-def timeline(hours: dict[Kind, dict[int, int]], kinds: tuple[str, ...] = STACK) -> Chart | None:
+def timeline(
+    hours: dict[Kind, dict[int, int]], kinds: tuple[str, ...] = STACK, since: float = float("-inf")
+) -> Chart | None:
     """Logins over time; None where there are none."""
     width, columns = _columns(hours, kinds)
     if not columns:
@@ -91,7 +94,9 @@ def timeline(hours: dict[Kind, dict[int, int]], kinds: tuple[str, ...] = STACK) 
             bars.append(Bar(round(x + step * 0.08, 1), round(y, 1), round(max(step * 0.84, 0.5), 1),
                             round(max(high, 0.8), 1), name, title))  # fmt: skip
     left = [(round(HEIGHT - FOOT - v / top * tall, 1), f"{v:,}") for v in range(0, top + 1, line)]
-    return Chart(bars, _dates(begin, count, width, step), left, PERIODS.get(width, f"{width // 24} days"))
+    mark = SIDE + (since / HOUR / width - begin) * step if since > begin * width * HOUR else None
+    period = PERIODS.get(width, f"{width // 24} days")
+    return Chart(bars, _dates(begin, count, width, step), left, period, round(mark, 1) if mark else None)
 
 
 def _dates(begin: int, count: int, width: int, step: float) -> list[tuple[float, str]]:

@@ -130,12 +130,14 @@ class Slot(NamedTuple):
 
     entry: Entry
     hours: dict[int, int]
+    earlier: dict[int, int]
 
 
 class Tally:
     """Counts of logins between `since` and `until` (seconds since 1970).
 
-    `hours` has, for each kind and hint, logins by the beginning of their hour.
+    `hours` has, for each kind and hint, logins by the beginning of their hour; `earlier` those before `since`, for the
+    picture of how it came to be.
     """
 
     def __init__(self, since: float = float("-inf"), until: float = float("inf")) -> None:
@@ -143,27 +145,36 @@ class Tally:
         self.until = until
         self.entries: dict[Key, Entry] = {}
         self.hours: dict[tuple[Kind, str], dict[int, int]] = {}
+        self.earlier: dict[tuple[Kind, str], dict[int, int]] = {}
 
     def add(self, fact: LoginFact) -> Slot | None:
         """Count one login; None where it lies outside the time asked for."""
-        if not self.since <= fact.at < self.until:
+        if not fact.at < self.until:
             return None
         hint = fact.origin.server if fact.tls is None and fact.sent and mechanism(fact.mechanism).clear else ""
+        what, hour = (Kind(fact.protocol, kind(fact)), hint), int(fact.at // HOUR)
+        earlier = self.earlier.setdefault(what, {})
+        if fact.at < self.since:
+            earlier[hour] = earlier.get(hour, 0) + 1
+            return None
         key = Key(fact.protocol, fact.address, fact.user, fact.mechanism, fact.tls, fact.result, fact.sent, hint)
         entry = self.entries.get(key)
         if entry is None:
             entry = self.entries[key] = Entry()
         entry.add(fact)
-        hours = self.hours.setdefault((Kind(fact.protocol, kind(fact)), hint), {})
-        hour = int(fact.at // HOUR)
+        hours = self.hours.setdefault(what, {})
         hours[hour] = hours.get(hour, 0) + 1
-        return Slot(entry, hours)
+        return Slot(entry, hours, earlier)
 
     def again(self, slot: Slot, at: float) -> None:
         """Count one more login that differs from an earlier one in its time alone."""
-        if not self.since <= at < self.until:
+        if not at < self.until:
             return
-        entry, hours = slot
+        entry, hours, earlier = slot
+        if at < self.since:
+            hour = int(at // HOUR)
+            earlier[hour] = earlier.get(hour, 0) + 1
+            return
         entry.count += 1
         if at > entry.last:
             entry.last = at
@@ -180,13 +191,9 @@ class Tally:
                 self.entries[key] = entry
             else:
                 mine.merge(entry)
-        for what, hours in other.hours.items():
-            self._add_hours(what, hours)
-
-    def _add_hours(self, what: tuple[Kind, str], hours: dict[int, int]) -> None:
-        mine = self.hours.setdefault(what, {})
-        for hour, count in hours.items():
-            mine[hour] = mine.get(hour, 0) + count
+        for mine_all, theirs in ((self.hours, other.hours), (self.earlier, other.earlier)):
+            for what, hours in theirs.items():
+                _add_hours(mine_all, what, hours)
 
     def settle(self, clear: frozenset[str]) -> None:
         """Unknown logins of services in `clear` were made without TLS, as the rest of their log has shown."""
@@ -196,14 +203,21 @@ class Tally:
             mine = self.entries.setdefault(settled, entry)
             if mine is not entry:
                 mine.merge(entry)
-        for what, hint in [w for w in self.hours if w[1]]:
-            hours = self.hours.pop((what, hint))
-            settled_kind = what._replace(name="Insecure") if hint in clear else what
-            self._add_hours((settled_kind, ""), hours)
+        for counted in (self.hours, self.earlier):
+            for what, hint in [w for w in counted if w[1]]:
+                hours = counted.pop((what, hint))
+                settled_kind = what._replace(name="Insecure") if hint in clear else what
+                _add_hours(counted, (settled_kind, ""), hours)
 
-    def timeline(self) -> dict[Kind, dict[int, int]]:
-        """Logins of each kind by hour (hours since 1970); after `settle`."""
-        return {what: hours for (what, _), hours in self.hours.items()}
+    def timeline(self, whole: bool = False) -> dict[Kind, dict[int, int]]:
+        """Logins of each kind by hour (hours since 1970), `whole` with those before `since`; after `settle`."""
+        if not whole:
+            return {what: hours for (what, _), hours in self.hours.items()}
+        found: dict[tuple[Kind, str], dict[int, int]] = {}
+        for counted in (self.earlier, self.hours):
+            for what, hours in counted.items():
+                _add_hours(found, what, hours)
+        return {what: hours for (what, _), hours in found.items() if hours}
 
     def facts(self) -> Iterator[tuple[LoginFact, Entry]]:
         """One fact for each entry, standing for `entry.count` logins; the latest login's time."""
@@ -217,6 +231,12 @@ class Tally:
                 ),
                 entry,
             )  # fmt: skip
+
+
+def _add_hours(counted: dict[tuple[Kind, str], dict[int, int]], what: tuple[Kind, str], hours: dict[int, int]) -> None:
+    mine = counted.setdefault(what, {})
+    for hour, count in hours.items():
+        mine[hour] = mine.get(hour, 0) + count
 
 
 class Open(NamedTuple):

@@ -77,6 +77,7 @@ class Progress(NamedTuple):
     new: list[str]
     gone: list[str]
     moved: int  # of those gone, seen logging in over TLS
+    covered: int  # of those gone, covered by an exception now
     curve: Curve
 
 
@@ -87,12 +88,14 @@ def since_last(before: list[Report], found: Readiness, now: float) -> Progress |
     last = before[-1]
     old = set(last.get("list", {}))
     left = {key(a, u, p) for a, u, p, g in found.rows if not g.covered}
-    secure = {key(a, u, p) for a, u, p in found.secure}
+    covered = {key(a, u, p) for a, u, p, g in found.rows if g.covered}
+    secure = {key(a, u, p) for a, u, p in found.secure} - covered
     gone = old - left
     counts = [(float(e["at"]), int(e["clients"])) for e in before[-DRAWN:]] + [(now, len(left))]
     return Progress(
-        last["at"], int(last["clients"]), len(left), _named(left - old), _named(gone), len(gone & secure), curve(counts)
-    )
+        last["at"], int(last["clients"]), len(left), _named(left - old), _named(gone), len(gone & secure),
+        len(gone & covered), curve(counts),
+    )  # fmt: skip
 
 
 def _named(keys: set[str]) -> list[str]:

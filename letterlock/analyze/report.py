@@ -115,9 +115,9 @@ def render(
 ) -> str:
     """The page."""
     style, digest = _style()
-    hours = analysis.tally.timeline()
+    hours, since_at = analysis.tally.timeline(whole=True), analysis.tally.since
     counts: dict[str, int] = {}
-    for what, counted in hours.items():
+    for what, counted in analysis.tally.timeline().items():
         counts[what.name] = counts.get(what.name, 0) + sum(counted.values())
     judged = found.total - found.unknown
     servers = {"Letterlock"} if own else {name for f in analysis.files for name in (f.format, *f.servers)}
@@ -135,8 +135,8 @@ def render(
         names=NAMES,
         hosts=hosts,
         counts=counts,
-        chart=charts.timeline(hours),
-        insecure=charts.timeline(hours, ("Refused", "Insecure")),
+        chart=charts.timeline(hours, since=since_at),
+        insecure=charts.timeline(hours, ("Refused", "Insecure"), since_at),
         size=(charts.WIDTH, charts.HEIGHT, charts.FOOT, charts.SIDE),
         progress=since,
         families=_families(found),

@@ -28,6 +28,10 @@ def _protocol(value: Any) -> Protocol:
     return found
 
 
+def _shown(protocol: str) -> str:
+    return {"IMAP4": "Imap", "POP3": "Pop"}.get(protocol, protocol)
+
+
 def _ranges(value: Any) -> list[Any]:
     return [parse_range(text) for text in words(value)]
 
@@ -186,9 +190,11 @@ def _reminders(c: Context, found: list[Row]) -> None:
             c.warn(f"{name} was not used for {UNUSED_S / 86400:.0f} days: is it needed?")
     strangers = Sightings(c.config).all(sightings.STRANGER)
     if strangers:
+        count = len({s.address for s in strangers})
+        clients = "1 client" if count == 1 else f"{count} clients"
         c.warn(
-            f"{len({s.address for s in strangers})} clients without an exception came to the exceptions-only listener, "
-            f"the last one from {strangers[0].address} at {strangers[0].last}: Get-ReportedLogin -Kind Stranger"
+            f"{clients} without an exception came to the exceptions-only listener, the last one from "
+            f"{strangers[0].address} at {strangers[0].last}: Get-ReportedLogin -Kind Stranger"
         )
 
 
@@ -281,7 +287,7 @@ def _exposed_row(
         "FirstSeen": first,
         "LastSeen": last,
         "IPAddresses": addresses,
-        "Protocols": protocols,
+        "Protocols": [_shown(p) for p in protocols],
     }
     return Row(properties, ("Mailbox", "Kind", "Count", "LastSeen", "IPAddresses"))
 
@@ -313,7 +319,7 @@ async def get_reported(c: Context, p: dict[str, Any]) -> list[Row]:
         properties = {
             "IPAddress": s.address,
             "User": s.user,
-            "Protocol": s.protocol,
+            "Protocol": _shown(s.protocol),
             "Logins": s.times,
             "FirstSeen": s.first,
             "LastSeen": s.last,
