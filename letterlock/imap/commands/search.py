@@ -65,6 +65,7 @@ class SearchArgs(NamedTuple):
     returns: frozenset[bytes] | None
     key: Key
     modseq: bool
+    refusal: Refused | None = None  # a charset that is not known: what follows cannot be read
 
 
 class _Parser:
@@ -206,7 +207,9 @@ def parse_search(args: Args) -> SearchArgs:
         charset = args.astring().decode("ascii", "replace").lower()
         if charset not in _CHARSETS:
             known = b" ".join(c.upper().encode() for c in _CHARSETS)
-            raise Refused("that charset is not known here", b"BADCHARSET (" + known + b")")
+            args.rest()
+            refusal = Refused("that charset is not known here", b"BADCHARSET (" + known + b")")
+            return SearchArgs(returns, api.All(), False, refusal)
         args.space()
     parser = _Parser(args, charset)
     key = parser.all(0)
@@ -232,6 +235,10 @@ def resolve(key: Key, opened: Selected, now: float) -> api.SearchNode:
 async def search(s: ImapSession, args: SearchArgs, uid: bool) -> Done:
     """Answer one SEARCH."""
     opened = s.open
+    if args.refusal is not None:
+        if args.returns and b"SAVE" in args.returns:
+            opened.saved = array("I")  # RFC 5182 §2.1: a SEARCH that is refused saves nothing
+        raise args.refusal
     if args.modseq:
         s.enabled.add(b"CONDSTORE")
     tree = resolve(args.key, opened, s.host.wall())
