@@ -95,7 +95,7 @@ def test_expunge_is_not_reported_during_fetch_store_or_search_by_number(server: 
         two.ask("b EXPUNGE")
         for command in ("FETCH 3 (UID)", "STORE 3 +FLAGS (\\Seen)", "SEARCH ALL"):
             answer = one.ask("x " + command)
-            assert not [line for line in answer if b"EXPUNGE" in line], answer
+            assert not [line for line in answer if line.endswith(b" EXPUNGE\r\n")], answer
         assert b"* 3 FETCH" in b"".join(one.ask("x FETCH 3 (UID FLAGS)"))
         assert b"* 1 EXPUNGE\r\n" in one.ask("n NOOP")
         seen = one.ask("x FETCH 2 (FLAGS)")[0]

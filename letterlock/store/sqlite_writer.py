@@ -161,11 +161,16 @@ def _commit(handle: Handle, jobs: list[Job[object]]) -> None:
         raise
 
 
-def settle(jobs: list[Job[object]]) -> None:
-    """Remove the files that committed jobs left without a row, and those of jobs that failed."""
+def undo_failed(jobs: list[Job[object]]) -> None:
+    """Remove the files of jobs that failed; before the answer, so that whoever tries again finds the space."""
     for job in jobs:
         if job.error is not None and job.undo is not None:
             job.undo()
+
+
+def settle(jobs: list[Job[object]]) -> None:
+    """Remove the files that committed jobs left without a row."""
+    for job in jobs:
         if job.txn is not None and job.error is None:
             job.txn.settle()
 
@@ -204,6 +209,7 @@ class Writer:
         job = Job(work, prepare, undo)
         if self._inline:
             commit(handle, [job])  # type: ignore[list-item]
+            undo_failed([job])  # type: ignore[list-item]
             settle([job])  # type: ignore[list-item]
             self._announce(handle, [job])  # type: ignore[list-item]
             if job.error is not None:
@@ -278,6 +284,7 @@ class Writer:
                     closing = handle.closed
                     break
             commit(handle, jobs)
+            undo_failed(jobs)
             with contextlib.suppress(RuntimeError):  # the loop is gone: so are the sessions
                 loop.call_soon_threadsafe(self._answer, handle, jobs)
             settle(jobs)

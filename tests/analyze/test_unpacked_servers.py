@@ -297,7 +297,9 @@ def courier(peers: Peers, required_lines: str = "") -> list[int]:
         peers.run("/usr/lib/courier/courier-authlib/makedatprog", *words, given=f"{USER}\t{fields}\n.\n")
     (ROOT / "etc/courier/userdbshadow.dat").chmod(0o600)
     auth = {"authmodulelist": "authuserdb", "daemons": "2", "authdaemonvar": "/run/courier/authdaemon",
-            "DEBUG_LOGIN": "0", "DEFAULTOPTIONS": ""}  # fmt: skip
+            "DEBUG_LOGIN": "0", "DEFAULTOPTIONS": "", "LOGGEROPTS": ""}  # fmt: skip
+    # it reads this file as well, where Debian's names modules that are not there
+    (ROOT / "etc/courier/authdaemonrc").write_text("".join(f'{k}="{v}"\n' for k, v in auth.items()))
     peers.start("/usr/lib/courier/courier-authlib/authdaemond", environment=auth)
     common = {
         "IMAP_CAPABILITY": "IMAP4rev1 AUTH=PLAIN", "IMAP_CAPABILITY_TLS": "IMAP4rev1 AUTH=PLAIN",
