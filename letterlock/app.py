@@ -21,7 +21,7 @@ from letterlock.base.errors import Malformed, Refused
 from letterlock.base.settings import AdminSettings
 from letterlock.directory.accounts import Accounts
 from letterlock.directory.certificate_names import Wish
-from letterlock.directory.certificates import Certificates
+from letterlock.directory.certificates import SERVICES, Certificates
 from letterlock.directory.config import Config
 from letterlock.directory.servers import Peer, Servers
 from letterlock.manage import CMDLETS
@@ -53,7 +53,7 @@ class Letterlock:
             (data / "mailboxes").mkdir(mode=0o700)
             config = Config.create(data, hostname, name, port_offset)
             certificates = Certificates(config)
-            certificates.create(Wish([config.fqdn]), ("IMAP", "POP", "SMTP"), "init")
+            certificates.create(Wish([config.fqdn]), SERVICES, "init")
             certificates.publish()
             config.close()
         except BaseException:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from tests.authority import Authority, pem
 from tests.clients.server import Server
 from tests.programs import need
+from tests.rest_server import VIEWER, RestServer
 
 
 @pytest.fixture(scope="module")
@@ -400,3 +401,49 @@ def server_command(server: Server, words: tuple[str, ...]) -> list[str]:
     from tests.clients.server import PROGRAM
 
     return [PROGRAM, words[0], "--data", str(server.data), *words[1:]]
+
+
+# --- from another machine
+
+
+def test_remote_administrators_never_make_the_server_read_or_write_files(authority: Authority, tmp_path: Path) -> None:
+    """Path tricks: files belong to whoever types the command; REST knows content only, and ViewOnly no keys."""
+    rest = RestServer(tmp_path / "rest")
+    rest.start()
+    try:
+        for name in ("/etc/passwd", "../../etc/passwd", "file:///etc/passwd", str(rest.data / "letterlock.db")):
+            answer = rest.cmdlet("Import-ExchangeCertificate", FileData=name)
+            assert answer.status == 400 and b"neither PEM text nor base64" in answer.body, answer.body
+            assert b"root:" not in answer.body
+        for name, parameters in (
+            ("New-ExchangeCertificate", {"GenerateRequest": True, "RequestFile": str(tmp_path / "written")}),
+            ("Export-ExchangeCertificate", {"Thumbprint": "0" * 40, "FileName": str(tmp_path / "written")}),
+        ):
+            rest.ask("POST", f"cmdlets/{name}", parameters)
+            assert not (tmp_path / "written").exists()
+
+        certificate, key = authority.issue("localhost")
+        source, out = tmp_path / "source.p12", tmp_path / "out.p12"
+        source.write_bytes(authority.pkcs12(certificate, key, "secret 12"))
+        words = ("--file-data", str(source), "--password", "secret 12", "--private-key-exportable", "true")
+        done = rest.remote("import-exchangecertificate", *words, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        thumbprint = str(json.loads(done.stdout)[0]["Thumbprint"])
+        export = ("export-exchangecertificate", "--thumbprint", thumbprint, "--password", "another 12")
+        done = rest.remote(*export, "--file-name", str(out))
+        assert done.returncode == 0, done.stderr
+        assert stat.S_IMODE(out.stat().st_mode) == 0o600
+        loaded = pkcs12.load_pkcs12(out.read_bytes(), b"another 12").cert
+        assert loaded is not None and loaded.certificate == certificate
+
+        done = rest.remote(*export, who=VIEWER)
+        assert done.returncode == 1 and "the role ViewOnly may not run Export-ExchangeCertificate" in done.stderr
+        assert rest.cmdlet("Get-ExchangeCertificate", who=VIEWER).status == 200
+        errors = (rest.data / "serve.stderr").read_text()
+        assert "secret 12" not in errors and "PRIVATE KEY" not in errors
+        assert shown(rest.port) != certificate
+        # the administration itself gives out the new certificate once that is enabled for it
+        rest.remote("enable-exchangecertificate", "--thumbprint", thumbprint, "--services", "IIS")
+        assert shown(rest.port) == certificate
+    finally:
+        rest.kill()
