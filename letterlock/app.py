@@ -171,7 +171,7 @@ async def _forward(
     if connected is not None:
         heard = control.Heard()
         try:
-            objects = await connected.dispatcher(heard)(
+            objects = await connected.dispatcher(heard, who)(
                 name, dict(named), positional, None if piped is None else dict(piped)
             )
         finally:
@@ -197,7 +197,7 @@ def _administration(server: Server) -> AdminService:
     gate = Gate(server.config)
 
     def context(who: str) -> Context:
-        return Context(server.config, server.accounts, server.certificates, server.store, server, who)
+        return Context(server.config, server.accounts, server.certificates, server.store, server, who, forward=_forward)
 
     def make(settings: AdminSettings, hosts: frozenset[str]) -> Any:
         from letterlock.faces import rest

@@ -77,11 +77,11 @@ class Connection:
         """A command that still runs is cancelled."""
         self._writer.close()
 
-    def dispatcher(self, audience: Audience) -> Dispatch:
-        """Cmdlets run in the server."""
+    def dispatcher(self, audience: Audience, on_behalf_of: str = "") -> Dispatch:
+        """Cmdlets run in the server. `on_behalf_of`: who has asked another server, for the audit trail of this one."""
 
         async def remote(name: str, named: dict[str, Any], positional: list[Any], piped: Any) -> list[Any]:
-            request = {"name": name, "named": named, "positional": positional, "piped": piped}
+            request = {"name": name, "named": named, "positional": positional, "piped": piped, "for": on_behalf_of}
             self._writer.write(json.dumps(request, default=plain).encode() + b"\n")
             while "progress" in (answer := json.loads(await self._reader.readline() or b"{}")):
                 audience.progress(*answer["progress"])
@@ -166,6 +166,8 @@ class Control:
             request = json.loads(line)
             named = {str(k): rich(v) for k, v in request["named"].items()}
             positional = [rich(v) for v in request["positional"]]
+            if request.get("for"):
+                context.who = f"{str(request['for'])[:200]} through {context.who}"
             rows = await invoke(self.commands, context, str(request["name"]), named, positional, request["piped"])
         except LetterlockError as error:
             kind = "malformed" if isinstance(error, Malformed) else "refused"

@@ -140,3 +140,32 @@ def test_the_quota_refuses_what_does_not_fit(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(run())
+
+
+def test_results_are_bounded_and_it_is_said(m: Management) -> None:
+    for name in ("bob", "carol", "dave"):
+        m.mailbox(f"{name}@example.com")
+    for cmdlet in ("Get-Mailbox", "Get-CASMailbox"):
+        assert len(m.run(cmdlet, ResultSize=2)) == 2
+        assert m.messages == [
+            "WARNING: there are 4 objects, and only 2 are shown; for all: -ResultSize unlimited",
+        ]
+        assert len(m.run(cmdlet, ResultSize="Unlimited")) == 4 and m.messages == []
+        assert [r["Identity"] for r in m.run(cmdlet, Filter="{PrimarySmtpAddress -like 'c*'}", ResultSize=1)] == [
+            "carol@example.com"
+        ]
+        with pytest.raises(Malformed, match="ResultSize: 'x' is not allowed; use a number from 1 to"):
+            m.run(cmdlet, ResultSize="x")
+
+
+def test_an_unknown_server_is_an_error_everywhere(m: Management) -> None:
+    for cmdlet, named in (
+        ("New-Mailbox", {"Name": "x@example.com", "Password": "p"}),
+        ("Get-Mailbox", {}),
+        ("Get-MailboxStatistics", {}),
+        ("Remove-Mailbox", {"Identity": "alice"}),
+        ("Search-AdminAuditLog", {}),
+    ):
+        with pytest.raises(Refused, match="there is no server 'EX9' here; there is: EX1"):
+            m.run(cmdlet, Server="EX9", **named)
+    assert len(m.run("Get-Mailbox", Server="ex1")) == 1

@@ -241,3 +241,94 @@ def test_enforce_certificate_errors_and_proxy_target_port(tmp_path: Path, name: 
     finally:
         a.kill()
         b.kill()
+
+
+def test_mailboxes_of_the_other_server_are_managed_from_here(joined: Joined) -> None:
+    joined.a.run("new-mailbox", "carol@demo.test", "--password", PASSWORD, "--server", "exb")
+    rows = json.loads(joined.b.run("get-mailbox", "carol@demo.test", "--output", "json").stdout)
+    assert rows[0]["ServerName"] == "EXB"
+    joined.a.imap_client("carol@demo.test").logout()  # logs in at A, lives at B
+    there = json.loads(joined.a.run("get-mailbox", "--server", "EXB", "--output", "json").stdout)
+    assert {r["PrimarySmtpAddress"] for r in there} == {"bob@demo.test", "carol@demo.test"}
+    done = joined.a.run("new-mailbox", "carol@demo.test", "--password", PASSWORD, status=1)
+    assert "server EXB has a mailbox carol@demo.test already" in done.stderr
+    done = joined.a.run("set-mailbox", "alice@demo.test", "--email-addresses", "bob@demo.test", status=1)
+    assert "server EXB has a mailbox bob@demo.test already" in done.stderr
+    done = joined.a.run("get-mailboxstatistics", "carol@demo.test", status=1)
+    assert "mailbox carol@demo.test is on server EXB; add: -Server EXB" in done.stderr
+    (row,) = json.loads(
+        joined.a.run("get-mailboxstatistics", "carol@demo.test", "--server", "EXB", "--output", "json").stdout
+    )
+    assert row["ServerName"] == "EXB"
+    joined.a.run("set-mailboxpassword", "carol@demo.test", "--server", "EXB", "--password", "another 9")
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        joined.a.imap_client("carol@demo.test")
+    trail = json.loads(joined.b.run("search-adminauditlog", "--output", "json", "--object-ids", "carol*").stdout)
+    assert [r["CmdletName"] for r in trail] == ["Set-MailboxPassword", "New-Mailbox"]
+    assert all(r["Caller"].count("uid") == 2 and " through " in r["Caller"] for r in trail)  # whom A says, and A
+    joined.a.run("remove-mailbox", "carol@demo.test", "--server", "EXB")
+    assert "there is no mailbox" in joined.b.run("get-mailbox", "carol@demo.test", status=1).stderr
+    assert (
+        "there is no server 'EXC'"
+        in joined.a.run("new-mailbox", "x@y.z", "--password", "p", "--server", "EXC", status=1).stderr
+    )
+
+
+def test_sessions_that_were_handed_over_are_seen_and_ended_at_both(joined: Joined) -> None:
+    client = joined.a.imap_client("bob@demo.test")
+    client.select("INBOX")
+    (front,) = json.loads(joined.a.run("get-clientconnection", "--user", "bob*", "--output", "json").stdout)
+    (back,) = json.loads(
+        joined.a.run("get-clientconnection", "--server", "EXB", "--user", "bob*", "--output", "json").stdout
+    )
+    assert (front["Service"], back["Service"]) == ("LetterlockImap4", "LetterlockImap4BE")
+    assert (
+        back["RemoteAddress"] == front["RemoteAddress"]
+        and back["Folder"] == "INBOX"
+        and back["TlsVersion"] == "TLSv1.3"
+    )
+    assert (front["Server"], back["Server"]) == ("EXA", "EXB")
+    joined.a.run("disconnect-clientconnection", back["Identity"], "--server", "EXB")
+    assert client.readline().startswith(b"* BYE")
+    assert client.readline() == b""
+    assert json.loads(joined.a.run("get-clientconnection", "--user", "bob*", "--output", "json").stdout) == []
+
+
+def test_a_server_that_is_down_is_unavailable_and_comes_back(joined: Joined) -> None:
+    relayed = joined.a.imap_client("bob@demo.test")
+    joined.b.kill()
+    with pytest.raises((imaplib.IMAP4.abort, OSError)):  # its home is gone
+        relayed.noop()
+    client = imaplib.IMAP4_SSL("localhost", joined.a.imaps, ssl_context=joined.a.context(), timeout=30)
+    with pytest.raises(imaplib.IMAP4.error, match=r"\[UNAVAILABLE\] the mailbox server is not reachable"):
+        client.login("bob@demo.test", PASSWORD)
+    client.login("alice@demo.test", PASSWORD)  # the same connection, for a mailbox that is here
+    client.logout()
+    # commands are carried out on its data directory meanwhile; those that need it running say so
+    assert "bob@demo.test" in joined.a.run("get-mailbox", "--server", "EXB").stdout
+    done = joined.a.run("get-clientconnection", "--server", "EXB", status=1)
+    assert "the server is not running" in done.stderr
+    joined.b.start()
+    joined.a.imap_client("bob@demo.test").logout()
+
+
+def test_a_replaced_certificate_is_refused(joined: Joined) -> None:
+    """B shows another certificate than the one that was exchanged at the join: A does not send the password."""
+    joined.b.kill()
+    before = {p: p.read_bytes() for p in joined.b.data.glob("certificates/server*")} or {
+        p: p.read_bytes() for p in joined.b.data.rglob("*") if p.suffix in (".pem", ".key") and "server" in p.name
+    }
+    assert before, "where is the back end's certificate?"
+    for path in before:
+        path.unlink()
+    joined.b.start()
+    client = imaplib.IMAP4_SSL("localhost", joined.a.imaps, ssl_context=joined.a.context(), timeout=30)
+    with pytest.raises(imaplib.IMAP4.error, match=r"\[UNAVAILABLE\]"):
+        client.login("bob@demo.test", PASSWORD)
+    client.logout()
+    joined.b.kill()
+    for path, data in before.items():
+        path.write_bytes(data)
+        path.chmod(0o600)
+    joined.b.start()
+    joined.a.imap_client("bob@demo.test").logout()

@@ -10,10 +10,9 @@ from typing import Any, Final
 from letterlock.base.errors import Malformed
 from letterlock.manage.administrators import read_moment
 from letterlock.manage.context import Context
+from letterlock.manage.filters import RESULT_SIZE, RESULTS
 from letterlock.manage.registry import Cmdlet, Parameter, Row, words
 
-RESULTS: Final = 1000  # as Exchange
-MOST: Final = 250_000
 _COLUMNS: Final = ("RunDate", "Caller", "CmdletName", "ObjectModified")
 
 
@@ -81,15 +80,6 @@ def _text(moment: datetime.datetime | None) -> str:
     return moment.astimezone(datetime.UTC).isoformat(timespec="milliseconds") if moment else ""
 
 
-def _size(value: Any) -> int:
-    text = str(value).strip()
-    if text.lower() == "unlimited":
-        return MOST
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= MOST:
-        raise Malformed(f"'{value}' is not allowed; use a number from 1 to {MOST}, or unlimited")
-    return int(text)
-
-
 def _patterns(name: str, text: str) -> Parameter:
     return Parameter(name, f"{text} * matches.", words, type_name="String[]")
 
@@ -110,7 +100,7 @@ CMDLETS: Final = (
             _patterns("UserIds", "Only changes by these callers."),
             _moment("StartDate", "From then on."),
             _moment("EndDate", "Until then."),
-            Parameter("ResultSize", "At most so many.", _size, type_name="Unlimited", default=str(RESULTS)),
+            RESULT_SIZE,
             Parameter("Server", "Which server's."),
         ),
         aliases=("Get-AdminAuditLog",),

@@ -8,7 +8,7 @@ from letterlock.base import declare
 from letterlock.base.settings import ImapSettings, PopSettings
 from letterlock.base.switches import Switches
 from letterlock.manage.context import Context
-from letterlock.manage.filters import FILTER, kept
+from letterlock.manage.filters import FILTER, RESULT_SIZE, limited
 from letterlock.manage.mailboxes import find, one
 from letterlock.manage.registry import Cmdlet, Parameter, Row, boolean
 
@@ -34,7 +34,7 @@ async def get_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
         properties: dict[str, Any] = {"Name": a.display_name, "Identity": a.address, "PrimarySmtpAddress": a.address}
         properties |= {name: getattr(a.switches, name) for name in _SWITCHES}
         rows.append(Row(properties | told, ("Name", "PrimarySmtpAddress", "PopEnabled", "ImapEnabled")))
-    return kept(rows, p)
+    return limited(c, rows, p)
 
 
 async def set_cas_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
@@ -81,6 +81,7 @@ CMDLETS: Final = (
         (
             Parameter("Identity", "Address, alias or name; * matches.", str, 0, pipeline=True),
             FILTER,
+            RESULT_SIZE,
             Parameter(
                 "ProtocolSettings",
                 "With the hosts, ports and encryption that users are told: Internal- and ExternalConnectionSettings.",

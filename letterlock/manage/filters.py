@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from letterlock.base.errors import Malformed
+from letterlock.manage.context import Context
 from letterlock.manage.registry import Parameter, Row
 
 OPERATORS: Final = ("eq", "ne", "gt", "ge", "lt", "le", "like", "notlike")
@@ -97,4 +98,30 @@ FILTER: Final = Parameter(
     "Filter",
     "Only objects for which it holds: {PopEnabled -eq $true -and Name -like 'a*'}.",
     read,
+)
+
+RESULTS: Final = 1000  # as Exchange
+MOST_RESULTS: Final = 250_000
+
+
+def result_size(value: Any) -> int:
+    """A number of objects, or `unlimited`."""
+    text = str(value).strip()
+    if text.lower() == "unlimited":
+        return MOST_RESULTS
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= MOST_RESULTS:
+        raise Malformed(f"'{value}' is not allowed; use a number from 1 to {MOST_RESULTS}, or unlimited")
+    return int(text)
+
+
+def limited(c: Context, rows: list[Row], p: dict[str, Any]) -> list[Row]:
+    """What -Filter keeps, at most -ResultSize of it; that there is more is said."""
+    rows, most = kept(rows, p), p.get("ResultSize", RESULTS)
+    if len(rows) > most:
+        c.warn(f"there are {len(rows)} objects, and only {most} are shown; for all: -ResultSize unlimited")
+    return rows[:most]
+
+
+RESULT_SIZE: Final = Parameter(
+    "ResultSize", "At most so many objects.", result_size, type_name="Unlimited", default=str(RESULTS)
 )

@@ -19,7 +19,7 @@ from letterlock.directory.accounts import (
 from letterlock.directory.servers import Servers
 from letterlock.directory.verifiers import hash_password
 from letterlock.manage.context import Context
-from letterlock.manage.filters import FILTER, kept
+from letterlock.manage.filters import FILTER, RESULT_SIZE, limited
 from letterlock.manage.registry import Cmdlet, Parameter, Row, secret, words
 
 MOST_ADDRESSES: Final = 200  # besides the primary one
@@ -101,7 +101,7 @@ async def new_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
 
 async def get_mailbox(c: Context, p: dict[str, Any]) -> list[Row]:
     """Mailboxes."""
-    return kept([_mailbox_row(c, a) for a in find(c, p.get("Identity"))], p)
+    return limited(c, [_mailbox_row(c, a) for a in find(c, p.get("Identity"))], p)
 
 
 def _addresses(account: Account, change: ListChange) -> tuple[str, tuple[str, ...]]:
@@ -254,7 +254,7 @@ CMDLETS: Final = (
         (Parameter("Name", "NAME@DOMAIN.", str, 0, True), _PASSWORD, _DISPLAY, _ALIAS, _SERVER),
         True,
     ),
-    Cmdlet("Get-Mailbox", "Shows mailboxes.", get_mailbox, (_MANY, FILTER, _SERVER)),
+    Cmdlet("Get-Mailbox", "Shows mailboxes.", get_mailbox, (_MANY, FILTER, RESULT_SIZE, _SERVER)),
     Cmdlet(
         "Set-Mailbox",
         "Changes a mailbox's names, addresses and quotas.",

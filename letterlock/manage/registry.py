@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from letterlock.base import values
 from letterlock.base.declare import to_json
-from letterlock.base.errors import Malformed
+from letterlock.base.errors import Malformed, Refused
 from letterlock.manage.context import Context
 
 # Spellings of Microsoft's own pages that are not the names of the parameters.
@@ -228,8 +228,13 @@ async def invoke(
     context.what_if = bool(bound.pop("WhatIf", False))
     bound.pop("Confirm", None)
     context.verbose = bool(bound.pop("Verbose", False))
-    peer = context.elsewhere(str(bound.get("Server") or bound.get("ComputerName") or ""))
-    if peer is not None and context.forward is not None:
+    server = str(bound.get("Server") or bound.get("ComputerName") or "")
+    peer = context.elsewhere(server)
+    if peer is None:
+        context.check_server(server)
+    elif context.forward is None:
+        raise Refused(f"server {peer.name} is not reached this way; ask it itself")
+    else:
         objects, messages = await context.forward(peer, name, named, positional, piped, context.who)
         context.messages += messages
         return [_Travelled(o) for o in objects]
