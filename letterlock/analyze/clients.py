@@ -162,6 +162,30 @@ FAMILIES: Final = (
         r"^jira\b",
     ),
     Family(
+        "Znuny, OTOBO, OTRS",
+        r"\bznuny\b|\botobo\b|\botrs\b",
+        "Administration, PostMaster Mail Accounts: type IMAPS (993) or POP3S (995), or IMAPTLS or POP3TLS for STARTTLS;"
+        " not IMAP and not POP3.",
+        "https://raw.githubusercontent.com/znuny/manual/859e79790998a08b441278b7ca7ce2a85249ff73/source/admin/email/"
+        "postmaster_mail_account.rst",
+        r"^(?:otrs|znuny|otobo)\b",
+    ),
+    Family(
+        "Redmine",
+        r"redmine",
+        "In the rake task redmine:email:receive_imap: ssl=1 with port=993, or starttls=1 with port=143 (receive_pop3:"
+        " ssl=1, port=995).",
+        "https://github.com/redmine/redmine/blob/37dfdbf5e9137bea47f5f22b274a2a6ae1728ef4/lib/redmine/imap.rb",
+        r"^redmine\b",
+    ),
+    Family(
+        "Roundcube",
+        r"roundcube",
+        "In config.inc.php: imap_host with ssl:// and port 993, or with tls:// for STARTTLS; before 1.6 the same in"
+        " default_host.",
+        "https://raw.githubusercontent.com/roundcube/roundcubemail/master/config/defaults.inc.php",
+    ),
+    Family(
         "SAP",
         r"\bsap\b|netweaver|sapconnect",
         "Mail adapter: Protection IMAPS (993) or POP3S (995), or STARTTLS Mandatory; never STARTTLS Optional.",
@@ -198,7 +222,7 @@ FAMILIES: Final = (
         "PHP's imap functions (c-client)",
         r"\bphp\b|c-client|imap toolkit",
         "In the mailbox string: {server:993/imap/ssl} or {server:143/imap/tls}; without /notls and /novalidate-cert.",
-        "https://onlinephp.io/imap-open/manual",
+        "https://php.net/function.imap-open",
     ),
     Family(
         "Jakarta Mail (JavaMail)",
