@@ -10,14 +10,17 @@ BENCH_PACKAGES := dovecot-imapd
 UNPACKED_PACKAGES := "dash tzdata courier-imap courier-pop courier-authlib-userdb" "exim4-daemon-light" \
   "cyrus-imapd cyrus-pop3d sasl2-bin libsasl2-modules libsasl2-modules-db"
 
-.PHONY: demo install test bench lint docs clean test-packages
+.PHONY: demo install scan test bench lint docs clean test-packages
 
 demo: install
 	$(BIN)/letterlock demo
 
 install: $(VENV)/.installed
 
-test: $(VENV)/.installed-dev test-packages
+# sslyze cannot share our environment: docs/decisions/0005-sslyze-as-a-program.md
+scan: .venv-scan/.installed
+
+test: $(VENV)/.installed-dev test-packages scan
 	LETTERLOCK_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed
@@ -53,5 +56,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+.venv-scan/.installed: constraints-scan.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv .venv-scan
+	.venv-scan/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-scan.txt 'sslyze>=6.3,<7'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-scan build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

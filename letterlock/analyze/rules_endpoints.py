@@ -123,6 +123,8 @@ def faults(e: Endpoint) -> Iterator[Said]:
         yield Said(Verdict.ERROR, f"could not be determined: {', '.join(unknown)}")
     elif names:
         yield Said(Verdict.PASS, f"none of {', '.join(names)}")
+    elif e.has("Scanner"):
+        yield Said(Verdict.INFO, "not looked for: the scanner sslyze is not installed (docs/analyzer.md)")
 
 
 def trusted(e: Endpoint) -> Iterator[Said]:

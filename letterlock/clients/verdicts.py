@@ -43,7 +43,7 @@ _WORDS: Final = (
     (re.compile(rb"too many|connection limit|maximum number of connections|rate limit", re.I), Outcome.LIMIT_REACHED),
     (
         re.compile(
-            rb"clear-?text|plain-?text|starttls|must use (tls|ssl)|(ssl|tls) (is )?required|encrypt|invalid state"
+            rb"(clear|plain)-?text|starttls|(must use|until) (tls|ssl)|(ssl|tls) (is )?required|encrypt|invalid state"
             rb"|not valid in this state|login is disabled|logindisabled|privacy",
             re.I,
         ),

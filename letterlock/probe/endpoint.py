@@ -28,7 +28,7 @@ from letterlock.clients import imap, pop3, smtp
 from letterlock.clients.imap import ImapClient
 from letterlock.clients.outcomes import Failed, Outcome, quoted
 from letterlock.clients.wire import recognise
-from letterlock.probe import clear_login, handshake, hello, injection, tls_scan
+from letterlock.probe import clear_login, handshake, hello, injection, scanner
 from letterlock.probe.channel import Address, Resolve, resolve
 from letterlock.probe.walk import PATIENCE_S, Place, presented, walking
 
@@ -90,7 +90,9 @@ NAMES: Final = (
     "AnswersAfterHttp",
     *SCAN_NAMES,
     *(f"Ciphers {version}" for version in hello.VERSIONS.values()),
-    *tls_scan.FAULTS,
+    "Scanner",
+    "SSLv2",
+    *scanner.FAULTS,
 )
 
 
@@ -188,8 +190,6 @@ class _Probe:
         await self._step(("AnswersAfterHttp",), self._http)
         if self.implicit or self.value("STARTTLS"):
             await self._step(SCAN_NAMES, self._scan)
-            for name, value in (await tls_scan.known_faults(self.place, self.implicit, self.deadline)).items():
-                self.fact(name, value, "by sslyze")
 
     def value(self, name: str) -> str | bool | None:
         """What a fact says that was found already."""
@@ -370,7 +370,10 @@ class _Probe:
             self.fact("AnswersAfterHttp", await injection.answers_after_http(walk))
 
     async def _scan(self) -> None:
-        found = await tls_scan.scan(self.place, self.implicit, self.deadline)
+        name, found, faults = await scanner.all_of(self.place, self.implicit, self.deadline)
+        self.fact("Scanner", name)
+        for fault, there in faults.items():
+            self.fact(fault, there, "" if there is not None else "sslyze could not tell")
         weak: list[str] = []
         old: list[str] = []
         for version, offered in found.offered.items():

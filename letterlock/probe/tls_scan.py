@@ -1,17 +1,13 @@
 """Which TLS versions and cipher suites an endpoint takes, by hand-built ClientHellos (hello.py), one connection each.
 
-Where the optional scanner library sslyze is installed (extra `scan`), its checks for known faults of TLS
-implementations are run as well (`known_faults`); it is not needed for versions and suites.
+Used where the scanner sslyze is not installed (`scanner.py`), and for what that could not tell.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from letterlock.base.values import Protocol
 from letterlock.clients.outcomes import Failed
 from letterlock.probe import hello
 from letterlock.probe.walk import Place, walking
@@ -31,6 +27,7 @@ class Versions(NamedTuple):
 class _Answer(NamedTuple):
     chosen: hello.Chosen | None
     unknown: str  # why nothing can be said; empty when the answer is clear
+    closed: bool = False  # refused without an alert: it may have stumbled over the suite that it likes best
 
 
 async def scan(place: Place, implicit: bool, deadline: float) -> Versions:
@@ -39,7 +36,7 @@ async def scan(place: Place, implicit: bool, deadline: float) -> Versions:
     found: dict[str, tuple[str, ...]] = {}
     why: dict[str, str] = {}
     for version, name in hello.VERSIONS.items():
-        answer = await _ask(place, implicit, version, list(hello.suites(version)), deadline)
+        answer = await _offer(place, implicit, version, deadline)
         if answer.unknown:
             offered[name], why[name] = None, answer.unknown
             continue
@@ -54,19 +51,39 @@ async def scan(place: Place, implicit: bool, deadline: float) -> Versions:
     return Versions(offered, found, why)
 
 
+async def _offer(place: Place, implicit: bool, version: int, deadline: float) -> _Answer:
+    """Whether a version is taken: all suites at once, and family by family where the server just closes.
+
+    A server without Diffie-Hellman parameters that likes DHE best closes although it would take other suites.
+    """
+    answer = await _ask(place, implicit, version, list(hello.suites(version)), deadline)
+    if answer.closed:
+        for family in _families(version):
+            one = await _ask(place, implicit, version, list(family), deadline)
+            if one.chosen is not None:
+                return one
+    return answer
+
+
+def _families(version: int) -> list[dict[int, str]]:
+    """Suites by key exchange."""
+    found: dict[str, dict[int, str]] = {}
+    for number, name in hello.suites(version).items():
+        found.setdefault(name.partition("_WITH_")[0] if version != hello.TLS13 else "", {})[number] = name
+    return list(found.values())
+
+
 async def _suites(place: Place, implicit: bool, version: int, deadline: float) -> tuple[tuple[str, ...], bool]:
-    """In the order in which the server takes them; and whether the list is complete."""
-    left = dict(hello.suites(version))
+    """By key exchange, each in the order in which the server takes them; and whether the list is complete."""
     found: list[str] = []
-    for _ in range(MAX_CONNECTIONS):
-        if not left:
-            break
-        answer = await _ask(place, implicit, version, list(left), deadline)
-        if answer.unknown:
-            return tuple(found), False
-        if answer.chosen is None or answer.chosen.version != version or answer.chosen.suite not in left:
-            break
-        found.append(left.pop(answer.chosen.suite))
+    for left in _families(version):
+        while left and len(found) < MAX_CONNECTIONS:
+            answer = await _ask(place, implicit, version, list(left), deadline)
+            if answer.unknown:
+                return tuple(found), False
+            if answer.chosen is None or answer.chosen.version != version or answer.chosen.suite not in left:
+                break
+            found.append(left.pop(answer.chosen.suite))
     return tuple(found), True
 
 
@@ -89,85 +106,12 @@ async def _ask(place: Place, implicit: bool, version: int, suites: list[int], de
             while not reader.done:
                 data = await walk.channel.read(end)
                 if not data:
-                    return _Answer(None, "")  # closed: many servers refuse a version so
+                    return _Answer(None, "", closed=True)  # many servers refuse a version so
                 reader.receive(data)
         except TimeoutError:
             return _Answer(None, "no answer to the ClientHello in time")
         except Failed as failure:
             return _Answer(None, failure.text)
         except OSError:
-            return _Answer(None, "")
+            return _Answer(None, "", closed=True)
         return _Answer(None, "the answer is not TLS") if reader.garbage else _Answer(reader.chosen, "")
-
-
-# --- sslyze, where it is installed
-
-
-def has_sslyze() -> bool:
-    """Whether the optional scanner is there."""
-    return importlib.util.find_spec("sslyze") is not None
-
-
-_STARTTLS: Final = {Protocol.IMAP4: "IMAP", Protocol.POP3: "POP3", Protocol.SMTP: "SMTP"}
-
-
-async def known_faults(place: Place, implicit: bool, deadline: float) -> dict[str, bool | None]:
-    """SSL 2.0, Heartbleed, ROBOT, CCS injection, TLS compression, insecure renegotiation: True where there.
-
-    Empty without sslyze. The scan runs in a thread; at the deadline its result is given up, and all are None.
-    """
-    if not has_sslyze() or not place.addresses:
-        return {}
-    loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(None, _scan, place, implicit)
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await asyncio.shield(work)
-    except TimeoutError:
-        work.add_done_callback(lambda done: done.exception())
-        return dict.fromkeys(FAULTS)
-
-
-FAULTS: Final = ("SSLv2", "Heartbleed", "ROBOT", "CcsInjection", "TlsCompression", "InsecureRenegotiation")
-
-
-def _scan(place: Place, implicit: bool) -> dict[str, bool | None]:
-    try:
-        return _sslyze(importlib.import_module("sslyze"), place, implicit)
-    except Exception:  # the library's errors are many; what it could not tell is not known
-        return dict.fromkeys(FAULTS)
-
-
-def _sslyze(library: Any, place: Place, implicit: bool) -> dict[str, bool | None]:
-    kinds = library.ProtocolWithOpportunisticTlsEnum
-    network = library.ServerNetworkConfiguration(
-        tls_server_name_indication=place.name,
-        tls_opportunistic_encryption=None if implicit else getattr(kinds, _STARTTLS[place.protocol]),
-        network_timeout=5,
-        network_max_retries=1,
-    )
-    where = library.ServerNetworkLocation(hostname=place.name, port=place.port, ip_address=place.addresses[0].address)
-    command = library.ScanCommand
-    wanted = {command.HEARTBLEED, command.ROBOT, command.OPENSSL_CCS_INJECTION, command.TLS_COMPRESSION}
-    wanted |= {command.SESSION_RENEGOTIATION, command.SSL_2_0_CIPHER_SUITES}
-    scanner = library.Scanner()
-    scanner.queue_scans([library.ServerScanRequest(where, network, scan_commands=wanted)])
-    found: dict[str, bool | None] = dict.fromkeys(FAULTS)
-    for result in scanner.get_results():
-        if result.scan_result is None:
-            continue
-        r = result.scan_result
-        if r.ssl_2_0_cipher_suites.result is not None:
-            found["SSLv2"] = bool(r.ssl_2_0_cipher_suites.result.accepted_cipher_suites)
-        if r.heartbleed.result is not None:
-            found["Heartbleed"] = bool(r.heartbleed.result.is_vulnerable_to_heartbleed)
-        if r.robot.result is not None:
-            verdict = str(r.robot.result.robot_result.name)
-            found["ROBOT"] = None if verdict.startswith("UNKNOWN") else verdict.startswith("VULNERABLE")
-        if r.openssl_ccs_injection.result is not None:
-            found["CcsInjection"] = bool(r.openssl_ccs_injection.result.is_vulnerable_to_ccs_injection)
-        if r.tls_compression.result is not None:
-            found["TlsCompression"] = bool(r.tls_compression.result.supports_compression)
-        if r.session_renegotiation.result is not None:
-            found["InsecureRenegotiation"] = not r.session_renegotiation.result.supports_secure_renegotiation
-    return found
