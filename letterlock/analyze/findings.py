@@ -8,6 +8,7 @@ another one. A rule that cannot find out what it needs (`Unknown`) says so with 
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ from letterlock.base.facts import Origin
 from letterlock.base.values import Protocol
 
 T = TypeVar("T")
+_WORD: Final = re.compile(r"\{([a-z_]+)\}")
 
 
 class Verdict(enum.Enum):
@@ -87,6 +89,5 @@ def remedy(rule: Rule[T], product: str, words: Mapping[str, str], verdict: Verdi
     if verdict is Verdict.PASS:
         return ""
     text = rule.remedy.get(product, rule.remedy.get("", ""))
-    for name, value in words.items():
-        text = text.replace("{" + name + "}", value)
-    return text
+    # in one pass: a server that is named "{restart}" stays that; what is not known is a word to be filled in
+    return _WORD.sub(lambda m: words.get(m[1], m[1].upper()), text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from letterlock.analyze.certificates import moment
 from letterlock.analyze.findings import Rule, Said, Verdict
-from letterlock.analyze.inventory import Endpoint, Unknown
+from letterlock.analyze.inventory import Endpoint
 from letterlock.analyze.rules_certificates import RSA_BITS, lifetime
 from letterlock.base.values import Protocol
 
@@ -75,7 +75,7 @@ def versions(e: Endpoint) -> Iterator[Said]:
     if not e.has("TLSv1.2"):
         return
     taken = [v for v in OLD if e.has(v) and e.facts[v].value is True]
-    new = [v for v in ("TLSv1.3", "TLSv1.2") if e.facts[v].value is True]
+    new = [v for v in ("TLSv1.3", "TLSv1.2") if e.has(v) and e.facts[v].value is True]
     known = e.has("WeakCiphers") and e.facts["WeakCiphers"].value is not None
     weak = str(e.facts["WeakCiphers"].value) if known else ""
     if taken:
@@ -83,8 +83,8 @@ def versions(e: Endpoint) -> Iterator[Said]:
     if weak:
         yield Said(Verdict.FAIL, f"weak cipher suites are accepted: {weak[:300]}")
     for version in ("TLSv1.2", "TLSv1.1", "TLSv1.0"):
-        if e.facts[version].value is None and not taken:
-            raise Unknown(f"{version}: {e.detail(version) or 'no answer'}")
+        if not taken:
+            e.value(version)  # raises where it could not be determined
     if e.has("WeakCiphers") and not known and not taken:
         e.value("WeakCiphers")  # raises
     if not taken and not weak:
@@ -145,7 +145,7 @@ def date(e: Endpoint) -> Iterator[Said]:
     """WIRE-DATE."""
     if not e.has("CertificateExpiry"):
         return
-    end = datetime.datetime.fromisoformat(str(e.value("CertificateExpiry"))).replace(tzinfo=datetime.UTC).timestamp()
+    end = moment(str(e.value("CertificateExpiry")))
     if e.certificate is not None:
         end = e.certificate.not_after
     now = e.now
