@@ -296,7 +296,7 @@ def space(s: System) -> Iterator[Said]:
             raise Unknown(f"the size of the volume of {visible(t.identity)} is not known")
         percent = free * 100 / total
         verdict = Verdict.PASS if percent >= 30 else Verdict.WARNING if percent >= 15 else Verdict.FAIL
-        yield Said(verdict, f"{percent:.0f} % of {total / 2**30:.0f} GiB are free", t.identity, t.origin)
+        yield Said(verdict, f"{percent:.1f} % of {total / 2**30:.0f} GiB are free", t.identity, t.origin)
 
 
 _MBX: Final = "Mailboxes"
@@ -327,7 +327,8 @@ SYSTEM: Final[tuple[Rule[System], ...]] = (
          MICROSOFT + "set-receiveconnector", _E, ("ReceiveConnector",)),
     Rule("LOG-CLEAR", _LOGS, "Nobody logs in in clear text",
          "These passwords could be read on the way; whoever listened has them.",
-         clear_logins, {"": "letterlock get-loginreadiness --path LOGS --report readiness.html  # who must change, "
+         clear_logins, {LETTERLOCK: "letterlock get-loginreadiness --report readiness.html  # who must change, and how",
+                        "": "letterlock get-loginreadiness --path LOGS --report readiness.html  # who must change, "
                             "and how"},
          "https://www.rfc-editor.org/rfc/rfc8314", needs=("Log",)),
     Rule("LOG-FAIL", _LOGS, "No address tries passwords",

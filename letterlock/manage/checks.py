@@ -2,7 +2,7 @@
 
 Files are read, endpoints probed and reports written where the command line runs; the server is only asked for its
 facts, so this works beside it, without it, and against another machine. Run by the server itself (REST), it judges that
-server, and endpoints as seen from there.
+server only: nobody can make it read files or connect elsewhere.
 """
 
 from __future__ import annotations
@@ -254,20 +254,14 @@ def _check(p: dict[str, Any]) -> None:
 
 async def analyze_there(c: Context, p: dict[str, Any]) -> list[Row]:
     """Invoke-Analyzer by the server itself."""
-    for name in ("Path", "Report", "Baseline", "WriteBaseline", "TrustedCertificate"):
+    for name in ("Path", "Endpoint", "Report", "Baseline", "WriteBaseline", "TrustedCertificate"):
         if p.get(name):
             raise Refused(
-                f"files are read and written where the command line runs: use letterlock invoke-analyzer "
-                f"--{name.lower()} …"
+                f"{name}: files are read and endpoints probed where the command line runs: letterlock invoke-analyzer"
             )
     _check(p)
-    facts: list[inventory_sort.Fact] = []
-    if p.get("Endpoint"):
-        facts += await _endpoints(p["Endpoint"], p.get("Timeout", 60), None)
-    if p.get("Server") or not p.get("Endpoint"):
-        c.check_server(p.get("Server", ""))
-        facts += await analyzer_facts.collect(c)
-    found, _ = _judged(_Collected(facts, [], []), p)
+    c.check_server(p.get("Server", ""))
+    found, _ = _judged(_Collected([*await analyzer_facts.collect(c)], [], []), p)
     c.messages.append(summary(found))
     return [row(f, bool(p.get("Detailed"))) for f in found]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import html.parser
+import imaplib
 import io
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from typing import Any
 import pytest
 
 from letterlock.analyze import baseline
-from letterlock.base.errors import Malformed
-from letterlock.manage import CMDLETS
+from letterlock.base.errors import Malformed, Refused
+from letterlock.manage import CMDLETS, checks
 from letterlock.manage.here import Local
 from tests.analyze import exports_samples as samples
-from tests.clients.server import PROGRAM, Server
+from tests.clients.server import PASSWORD, PROGRAM, Server
 
 COLUMNS = ["Id", "Check", "Target", "Verdict", "Detail", "Remedy"]
 VERDICTS = {"Pass", "Warning", "Fail", "Info", "Error"}
@@ -301,9 +303,29 @@ def test_facts_are_the_servers_own_words(server: Server) -> None:
     assert "password" not in done.stdout.lower().replace("passwordexposed", "")
 
 
-def test_the_server_itself_reads_no_files(server: Server) -> None:
-    with pytest.raises(subprocess.CalledProcessError) as failed:
-        subprocess.run([PROGRAM, "shell", "--data", str(server.data), "-c", "Invoke-Analyzer -Path "
-                                                                            "/no/such"], check=True,
-                       capture_output=True, text=True)  # fmt: skip
-    assert "no such file" in failed.value.stderr
+@pytest.mark.parametrize("name", ["Path", "Endpoint", "Report", "Baseline", "WriteBaseline", "TrustedCertificate"])
+def test_the_server_itself_reads_no_files_and_connects_nowhere(name: str) -> None:
+    """By REST, an administrator of another machine must not make the server do that."""
+    nowhere: Any = None
+    with pytest.raises(Refused, match=f"{name}: files are read and endpoints probed where the command line runs"):
+        asyncio.run(checks.analyze_there(nowhere, {name: ["x"]}))
+
+
+def test_clear_text_logins_in_the_servers_own_logs(tmp_path: Path) -> None:
+    wanted = "Set-ImapSettings -ProtocolLogEnabled $true -LoginType PlainTextLogin"
+    server = Server(tmp_path / "data", settings=wanted)
+    server.start()
+    try:
+        client = imaplib.IMAP4("127.0.0.1", server.imap)
+        client.login("alice@demo.test", PASSWORD)
+        client.logout()
+        wait = "log-ons in clear text"
+        for _ in range(40):
+            rows = json.loads(program("--id", "LOG-CLEAR,MBX-ON", "--output", "json", data=server.data).stdout)
+            if any(wait in r["Detail"] for r in rows):
+                break
+            time.sleep(0.25)
+        found = [r["Detail"] for r in rows if r["Verdict"] == "Fail"]
+        assert len(found) == 1 and found[0].startswith("1 log-ons in clear text over IMAP4, of alice@demo.test")
+    finally:
+        server.stop()
