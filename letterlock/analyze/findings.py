@@ -18,6 +18,7 @@ from letterlock.base.facts import Origin
 from letterlock.base.values import Protocol
 
 T = TypeVar("T")
+SMTP: Final = "SMTP"  # among products in remedies: for SMTP endpoints, whatever serves them
 _WORD: Final = re.compile(r"\{([a-z_]+)\}")
 
 

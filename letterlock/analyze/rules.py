@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from letterlock.analyze import rules_certificates, rules_endpoints, rules_logins, rules_people, rules_services
-from letterlock.analyze.findings import GRAVITY, Finding, Rule, Verdict, remedy
-from letterlock.analyze.inventory import DOVECOT, Endpoint, Inventory, MailService, System, Unknown
+from letterlock.analyze.findings import GRAVITY, SMTP, Finding, Rule, Verdict, remedy
+from letterlock.analyze.inventory import DOVECOT, PRODUCTS, Endpoint, Inventory, MailService, System, Unknown
 from letterlock.analyze.logs_lines import visible
 from letterlock.base.facts import Origin
+from letterlock.base.values import Protocol
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def judge(inventory: Inventory, wanted: Wanted | None = None) -> list[Finding]:
                 found += _said(rule_, system, system.name or "server", system.product, system.words(), origin)
         found += _missing(system, missing)
     for endpoint in inventory.endpoints:
-        product = endpoint.system.product if endpoint.system else ""
+        product = _product(endpoint)
         for rule__ in ENDPOINT:
             if not wanted(rule__) or (rule__.id not in ("WIRE-REACH", "BIND-BE") and _dead(endpoint)):
                 continue
@@ -95,6 +96,17 @@ class Wanted:
         """The same for what is no rule."""
         by_id = not self.ids or any(fnmatch.fnmatchcase(identity, i) for i in self.ids)
         return by_id and (not self.categories or category.lower() in self.categories)
+
+
+def _product(endpoint: Endpoint) -> str:
+    """Whose commands help: SMTP has others; else by the system it belongs to, or by what its greeting names."""
+    if endpoint.protocol is Protocol.SMTP:
+        return SMTP
+    if endpoint.system is not None:
+        return endpoint.system.product
+    fact = endpoint.facts.get("BannerProduct")
+    named = str(fact.value).lower() if fact is not None and fact.value else ""
+    return next((p for p in sorted(PRODUCTS) if p.lower() in named), "")
 
 
 def _dead(endpoint: Endpoint) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from letterlock.analyze.certificates import moment
-from letterlock.analyze.findings import Rule, Said, Verdict
+from letterlock.analyze.findings import SMTP, Rule, Said, Verdict
 from letterlock.analyze.inventory import Endpoint
 from letterlock.analyze.rules_certificates import RSA_BITS, lifetime
 from letterlock.base.values import Protocol
@@ -187,6 +187,8 @@ _SECURE: Final = {
     "Exchange": "Set-{noun}Settings -LoginType SecureLogin  # then restart the services",
     "Letterlock": "Set-{noun}Settings -LoginType SecureLogin  # then restart the services",
     "Dovecot": "ssl = required",
+    SMTP: "Exchange: Set-ReceiveConnector NAME -AuthMechanism Tls,Integrated,BasicAuth,BasicAuthRequireTLS\n"
+    "Postfix: smtpd_tls_auth_only = yes",
     "": "Exchange and Letterlock: Set-{noun}Settings -LoginType SecureLogin. Dovecot: ssl = required",
 }
 _PATCH: Final = {
@@ -221,7 +223,8 @@ ENDPOINT: Final[tuple[Rule[Endpoint], ...]] = (
          "The NTLM challenge tells the server's names and build to anybody, also where NTLM is not offered.",
          flag("NtlmUnadvertised", True, Verdict.WARNING, "NTLM is answered although it is not "
                                                          "offered", "NTLM is not answered"),
-         {"": "Set-{noun}Settings -EnableGSSAPIAndNTLMAuth $false  # then restart the services"}),
+         {SMTP: "Set-ReceiveConnector NAME -AuthMechanism Tls,BasicAuth,BasicAuthRequireTLS",
+          "": "Set-{noun}Settings -EnableGSSAPIAndNTLMAuth $false  # then restart the services"}),
     Rule("WIRE-INJECTION", _TLS, "STARTTLS drops what was sent before it",
          "A command that an attacker puts behind STARTTLS would be run inside TLS as if the client had sent it.",
          flag("STARTTLSInjection", True, Verdict.FAIL, "a command sent in clear was answered inside TLS",
@@ -270,5 +273,6 @@ ENDPOINT: Final[tuple[Rule[Endpoint], ...]] = (
          "https://www.rfc-editor.org/rfc/rfc9325#section-4.5"),
     Rule("WIRE-BANNER", "Disclosure", "The greeting tells no product",
          "Product and version in the greeting save an attacker the first step.", greeting,
-         {"Dovecot": "login_greeting = Ready.", "": "Set-{noun}Settings -Banner \"Ready.\""}),
+         {"Dovecot": "login_greeting = Ready.", SMTP: "Postfix: smtpd_banner = $myhostname ESMTP",
+          "": "Set-{noun}Settings -Banner \"Ready.\""}),
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 from letterlock.analyze import rules
 from letterlock.analyze.exports import ExportFile, read_text
-from letterlock.analyze.findings import Finding
+from letterlock.analyze.findings import SMTP, Finding
 from letterlock.analyze.inventory import PRODUCTS
 from letterlock.analyze.inventory_sort import Fact, take
 from letterlock.base.facts import EndpointFact, Origin, SettingFact
@@ -389,6 +389,21 @@ def test_an_endpoint_that_cannot_be_reached_is_an_error_and_nothing_else() -> No
     assert verdicts("BIND-BE", more=[back[0]]) == ["Fail"] and verdicts("BIND-BE", more=[back[1]]) == ["Pass"]
 
 
+def test_remedies_fit_what_answers() -> None:
+    """By the greeting where no configuration was given; SMTP has commands of its own."""
+
+    def remedy(banner: str, protocol: Protocol = Protocol.IMAP4) -> str:
+        facts = [f for f in endpoint(ClearTextLogin=True, BannerProduct=banner) if isinstance(f, EndpointFact)]
+        more: list[Fact] = [f._replace(protocol=protocol) for f in facts]
+        return next(f.remedy for f in found(more=more) if f.id == "WIRE-CLEAR")
+
+    assert remedy("Dovecot") == "ssl = required"
+    assert remedy("Microsoft Exchange").startswith("Set-ImapSettings -LoginType SecureLogin")
+    assert "Dovecot: ssl = required" in remedy("")
+    assert "BasicAuthRequireTLS" in remedy("Postfix", Protocol.SMTP)
+    assert "PopSettings" not in remedy("Microsoft ESMTP", Protocol.SMTP)
+
+
 # --- the table itself
 
 
@@ -398,7 +413,7 @@ def test_the_table() -> None:
     for rule in rules.ALL:
         assert re.fullmatch(r"[A-Z]+[0-9]{3}|[A-Z]+-[A-Z0-9]+|BANNER", rule.id), rule.id
         assert rule.why.endswith(".") and len(rule.why) > 30, rule.id
-        assert set(rule.remedy) <= PRODUCTS | {""}, rule.id
+        assert set(rule.remedy) <= PRODUCTS | {"", SMTP}, rule.id
         assert rule.link == "" or rule.link.startswith("https://"), rule.id
         assert set(rule.needs) <= set(rules.GIVE), rule.id
 
