@@ -16,6 +16,7 @@ import codecs
 import gzip
 import io
 import re
+import sys
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ MAX_LINE: Final = 1 << 16  # characters; no property of a listing is longer
 MAX_MIXED: Final = 1 << 20  # characters of a text that may be a log and a listing
 LOG_FORMATS: Final = frozenset(logs.FORMATS) - {"auto"}
 SHOWN: Final = 5  # problems that are shown for each file
-_JSON: Final = re.compile(r"[\[{]\s*(?:[\"\[\]{}]|\Z)")
+_JSON: Final = re.compile(r"[\[{]\s*(?:[\"\[\]{}]|\Z|-?\d[\d.]*\s*(?:[,\]]|\Z))")
 _LOG: Final = re.compile(r"\A(?:#Software|#Version|#Log-type|#Date|#Fields|dateTime,)", re.I)
 
 
@@ -94,8 +95,6 @@ def read(patterns: list[str]) -> Reading:
 def _octets(name: str, file: ExportFile) -> bytes | None:
     try:
         if name == STDIN:
-            import sys
-
             data = sys.stdin.buffer.read(MAX_FILE + 1)
         else:
             with Path(name).open("rb") as source:

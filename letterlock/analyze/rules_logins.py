@@ -13,7 +13,7 @@ from letterlock.analyze.findings import Rule, Said, Verdict, both
 from letterlock.analyze.inventory import DOVECOT, EXCHANGE, LETTERLOCK, MailService, System
 from letterlock.analyze.inventory_sort import short
 from letterlock.analyze.logs_lines import visible
-from letterlock.analyze.rules_services import MICROSOFT, WINDOWS
+from letterlock.analyze.rules_services import MICROSOFT, WINDOWS, twice
 from letterlock.base import declare
 from letterlock.base.settings import ImapSettings, PopSettings
 from letterlock.base.values import LoginType, PolicyMode, Protocol
@@ -293,14 +293,11 @@ _D: Final = frozenset({DOVECOT})
 _L: Final = frozenset({LETTERLOCK})
 
 MAIL: Final[tuple[Rule[MailService], ...]] = (
-    *(
-        Rule(f"{name}002", _LOGIN, f"{name} login type",
-             "With any LoginType but SecureLogin, user names and passwords, or the mail, cross the network so that "
-             "everybody "
-             "on the way can read them.",
-             login_type, _SECURE, "https://www.rfc-editor.org/rfc/rfc8314", protocol=protocol)
-        for name, protocol in (("POP", Protocol.POP3), ("IMAP", Protocol.IMAP4))
-    ),
+    *twice(Rule(
+        "002", _LOGIN, "login type",
+        "With any LoginType but SecureLogin, user names and passwords, or the mail, cross the network so that "
+        "everybody on the way can read them.",
+        login_type, _SECURE, "https://www.rfc-editor.org/rfc/rfc8314")),
     Rule("LOGIN-CLEAR", _LOGIN, "No password without TLS",
          "A password that was sent in clear text once is everybody's who listened: it opens mail, and often much more.",
          clear_text, _SECURE, "https://www.rfc-editor.org/rfc/rfc8314#section-3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -286,30 +287,28 @@ _LIMIT: Final = "Limits"
 _BIND: Final = "Listeners"
 
 
-def _twice(
-    number: str, category: str, title: str, why: str, check: object, remedy: dict[str, str], **more: object
-) -> list[Rule[MailService]]:
+def twice(rule: Rule[MailService]) -> tuple[Rule[MailService], ...]:
     """Exchange Analyzer numbers its rules for POP and IMAP apart."""
-    return [
-        Rule(f"{name}{number}", category, f"{name} {title}", why, check, remedy, protocol=protocol, **more)  # type: ignore[arg-type]
+    return tuple(
+        dataclasses.replace(rule, id=f"{name}{rule.id}", title=f"{name} {rule.title}", protocol=protocol)
         for name, protocol in (("POP", Protocol.POP3), ("IMAP", Protocol.IMAP4))
-    ]
+    )
 
 
-STATES: Final = _twice(
+STATES: Final = twice(Rule(
     "001", _SERVICE, "service states",
     "Shows whether the services run and start with the machine, so that one can decide whether they are wanted.",
     service_states, both("Set-Service {front} -StartupType Disabled; Stop-Service {front}  # if nobody needs it"),
-    products=WINDOWS, needs=("Service",), link=MICROSOFT + "test-servicehealth",
-)  # fmt: skip
-LOGS: Final = _twice(
+    MICROSOFT + "test-servicehealth", WINDOWS, ("Service",),
+))  # fmt: skip
+LOGS: Final = twice(Rule(
     "003", _LOG, "protocol logging",
     "Protocol logs of Exchange are never removed: logging that was switched on for a search and left on fills the "
     "disk.",
     logging_on, {EXCHANGE: "{set} -ProtocolLogEnabled $false; {restart}  # or a scheduled task that removes old files",
                  LETTERLOCK: "Nothing: LogRetentionAge and LogDirectoryQuota remove old files (see LOG-ON)."},
     products=WINDOWS,
-)  # fmt: skip
+))  # fmt: skip
 
 MAIL: Final[tuple[Rule[MailService], ...]] = (
     *STATES,
