@@ -18,6 +18,7 @@ Exchange refuses with BAD; RFC 3501 §6.2.3 and RFC 5530 §3 ask for NO [PRIVACY
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from letterlock.base.errors import Refused
@@ -112,6 +113,7 @@ class Decision(NamedTuple):
         return Refused(self.reason.value, _CODES.get(self.reason, b"PRIVACYREQUIRED"))
 
 
+@lru_cache(64)
 def tls_rank(version: str) -> int:
     """ "TLSv1.2" or "1.2" as 12, "TLSv1" as 10; 0 without TLS."""
     digits = version.removeprefix("TLSv")

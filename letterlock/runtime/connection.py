@@ -229,8 +229,7 @@ class Connection(asyncio.Protocol):
             except ssl.SSLWantReadError:
                 self._flush_tls(outgoing)
                 return
-            self._flush_tls(outgoing)
-            if not self._handshake_done():
+            if not self._handshake_done():  # what TLS has to say goes out with the greeting, or below
                 return
         self._touch()
         while True:
@@ -355,7 +354,8 @@ class Connection(asyncio.Protocol):
         self.session.stop(Stop.FAILURE)
         self._close()
 
-    def _send(self) -> None:
+    def _send(self, last: bool = False) -> None:
+        """Write what the session has put out; the `last` under TLS goes out with what ends it."""
         out = self.session.out
         if not out or self._closing:
             return
@@ -368,7 +368,8 @@ class Connection(asyncio.Protocol):
         assert self._bios is not None  # noqa: S101
         for at in range(0, len(data), CHUNK):
             self._ssl.write(data[at : at + CHUNK] if len(data) > CHUNK else data)
-        self.transport.write(self._bios[1].read())
+        if not last:
+            self.transport.write(self._bios[1].read())
 
     async def drain(self) -> None:
         """Send what there is; wait while the peer is slow."""
@@ -385,7 +386,7 @@ class Connection(asyncio.Protocol):
         """Send and close."""
         if self._closing:
             return
-        self._send()
+        self._send(last=True)
         self._closing = True
         if self._ssl is not None and self._bios is not None and not self._upgrading:
             with contextlib.suppress(ssl.SSLError):  # close_notify is sent; the peer's own is not waited for
