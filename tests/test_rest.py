@@ -329,6 +329,15 @@ def test_piping_and_lists_go_over_the_wire(rest: RestServer) -> None:
     assert rest.remote("shell", "-c", "Set-ImapSettings -ExternalConnectionSettings $null").returncode == 0
 
 
+def test_a_credential_goes_over_the_wire(rest: RestServer) -> None:
+    done = rest.remote(
+        "shell", "-c", "Test-ImapConnectivity -MailboxCredential (Get-Credential nobody@demo.test) | fl *"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "UserName" in done.stdout
+    assert "nobody@demo.test" in done.stdout
+
+
 def test_remote_errors_are_one_clear_line(rest: RestServer, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("")

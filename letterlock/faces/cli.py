@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import getpass
 import os
 import sys
@@ -184,16 +185,30 @@ def _demo(options: Options, _data: Path, program: Program) -> int:
 def _shell(options: Options, data: Path, program: Program) -> int:
     texts = options.take("-c")
     for name in options.take("-f"):
-        try:
-            texts.append(Path(name).read_text())
-        except OSError as error:
-            raise Malformed(f"{name}: {error.strerror}") from None
+        texts.append(_script(name))
     options.end()
     if texts or not sys.stdin.isatty():
-        return asyncio.run(_texts(texts or [sys.stdin.read()], data, program))
+        return asyncio.run(_texts(texts or [_decoded("standard input", sys.stdin.buffer.read())], data, program))
     from letterlock.faces.interactive import run
 
     return run(lambda console: local(data, program, console))
+
+
+def _script(name: str) -> str:
+    """A file's text."""
+    try:
+        return _decoded(name, Path(name).read_bytes())
+    except OSError as error:
+        raise Malformed(f"{name}: {error.strerror}") from None
+
+
+def _decoded(name: str, data: bytes) -> str:
+    """UTF-8, or UTF-16 with its mark, as Windows PowerShell writes."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"{name}: octet {error.start} is not {'UTF-16' if wide else 'UTF-8'} text") from None
 
 
 async def _texts(texts: list[str], data: Path, program: Program) -> int:

@@ -238,11 +238,17 @@ def _unknown(refusal: NotAdmitted) -> Problem:
     return Problem(401, "log on with name and password, or with a token", headers=ways)
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _flat(value: Any) -> Any:
-    """Texts, numbers, yes or no, nothing, lists of these, or a ListChange."""
+    """Texts, numbers, yes or no, nothing, lists of these, a credential, or a ListChange."""
     if value is None or isinstance(value, str | int | float | bool | ListChange):
         return value
     if isinstance(value, list) and all(v is None or isinstance(v, str | int | float | bool) for v in value):
+        return value
+    if isinstance(value, dict) and set(value) == {"UserName", "Password"} and all(map(_is_text, value.values())):
         return value
     raise Malformed("a parameter's value is a text, a number, true or false, a list of these, or a ListChange")
 

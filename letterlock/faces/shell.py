@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from letterlock.base.errors import LetterlockError, Malformed
 from letterlock.base.values import Secret
-from letterlock.faces import confirm, output
+from letterlock.faces import confirm, grammar_cache, output
 from letterlock.faces.arguments import arguments, travelling
 from letterlock.faces.console import Console, ask_passwords
 from letterlock.faces.output import Formatted
@@ -42,6 +42,7 @@ class Shell:
         self.dispatch: Local | None = None
         self._items: list[Any] = []
         self._depth = 0
+        grammar_cache.warm()
 
     @property
     def width(self) -> int | None:

@@ -6,11 +6,14 @@ What PowerShell has and this language has not is refused by its name (`_NAMED`),
 
 from __future__ import annotations
 
-import functools
+import hashlib
+import io
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+import lark
 from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 
@@ -67,9 +70,11 @@ class _Named(Exception):
         self.at, self.text = int(token.start_pos or 0), text
 
 
-@functools.cache
-def _lark() -> Lark:
-    """The parser; made once in a process, when the first text is read."""
+_CALLBACKS: Final = {name: _refuser(text) for name, text in _NAMED.items()}
+_ready: list[Lark] = []  # the parser, once it is made or loaded
+
+
+def _built() -> Lark:
     return Lark(
         GRAMMAR,
         parser="lalr",
@@ -77,8 +82,38 @@ def _lark() -> Lark:
         start=["start", "filter"],
         propagate_positions=True,
         maybe_placeholders=False,
-        lexer_callbacks={name: _refuser(text) for name, text in _NAMED.items()},
     )
+
+
+def fingerprint() -> str:
+    """What the parser's tables depend on."""
+    made_from = f"{lark.__version__} {sys.version} {GRAMMAR}"
+    return hashlib.sha256(made_from.encode()).hexdigest()[:32]
+
+
+def tables() -> bytes:
+    """The parser's tables, for `load` in another process."""
+    data = io.BytesIO()
+    _built().save(data)
+    return data.getvalue()
+
+
+def load(data: bytes) -> bool:
+    """Take the tables that `tables` gave. Only from a file that is trusted as our own code is."""
+    try:
+        parser = Lark.__new__(Lark)
+        # lark keeps no callbacks in a file, and this is how its own cache gives them back
+        parser._load(io.BytesIO(data), lexer_callbacks=_CALLBACKS)
+    except Exception:
+        return False
+    _ready[:] = [parser]
+    return True
+
+
+def _lark() -> Lark:
+    if not _ready:
+        load(tables())
+    return _ready[0]
 
 
 class Source:

@@ -77,9 +77,11 @@ class Context:
             self.progress(activity, done, total)
 
     def should(self, what: str) -> bool:
-        """Whether a change is to be made; under -WhatIf it is only told."""
+        """Whether a change is to be made; under -WhatIf it is only told, with -Verbose told as well."""
         if self.what_if:
             self.messages.append(f"What if: {what}")
+        else:
+            self.tell(what)
         return not self.what_if
 
     def elsewhere(self, name: str) -> Peer | None:

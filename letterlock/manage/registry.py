@@ -202,7 +202,7 @@ COMMON: Final = (
         switch=True,
         type_name="Switch",
     ),
-    Parameter("Verbose", "Say more.", boolean, switch=True, type_name="Switch"),
+    Parameter("Verbose", "Say what is changed, and more.", boolean, switch=True, type_name="Switch"),
 )
 
 
