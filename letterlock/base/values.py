@@ -264,9 +264,12 @@ class ConnectionSetting:
         parts = text.strip().split(":")
         port = _port(parts[1]) if len(parts) in (2, 3) else None
         encryption = parts[2].upper() if len(parts) == 3 else ""
-        if port is None or encryption not in ("", "TLS", "SSL"):
-            raise Malformed(f"'{text}' is not a connection setting; expected <host>:<port>[:TLS or :SSL]")
-        return cls(host_name(parts[0]), port, encryption)
+        try:
+            if port is not None and encryption in ("", "TLS", "SSL"):
+                return cls(host_name(parts[0]), port, encryption)
+        except Malformed:
+            pass
+        raise Malformed(f"'{text}' is not a connection setting; expected <host>:<port>[:TLS or :SSL]")
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}" + (f":{self.encryption}" if self.encryption else "")

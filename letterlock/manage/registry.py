@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -151,7 +151,7 @@ class Cmdlet:
             return read("" if value is None and read is str else value)
         except Malformed as error:
             text = error.text if error.text.startswith(name) else f"{name}: {error.text}"
-            raise Malformed(f"{self.name}: {text}") from None
+            raise Malformed(f"{self.name}: {_shortened(text, [value])}") from None
 
 
 def _check_text(value: Any) -> None:
@@ -171,6 +171,18 @@ def described(cmdlet: Cmdlet) -> str:
         default = f" Default: {p.default}." if p.default else ""
         needed = " Needed." if p.mandatory else ""
         text += f"  -{p.name} <{p.type_name}>\n      {p.help}{default}{needed}\n"
+    return text
+
+
+LONGEST_VALUE: Final = 100  # characters of a value that an error repeats
+
+
+def _shortened(text: str, given: Iterable[Any]) -> str:
+    """An error's sentence, without the greater part of values that nobody would read."""
+    flat = [w for v in given for w in (v if isinstance(v, list | tuple) else [v])]
+    for value in map(str, flat):
+        if len(value) > LONGEST_VALUE:
+            text = text.replace(value, value[:LONGEST_VALUE] + "…")
     return text
 
 
@@ -242,4 +254,4 @@ async def invoke(
         return await cmdlet.run(context, bound)
     except Malformed as error:
         text = error.text if error.text.startswith(cmdlet.name) else f"{cmdlet.name}: {error.text}"
-        raise Malformed(text) from None
+        raise Malformed(_shortened(text, bound.values())) from None
