@@ -43,6 +43,9 @@ class Services:
     def reload(self) -> None:
         self.did.append("reload")
 
+    def bound(self, binding: object) -> None:
+        """No listener."""
+
     async def connections(self) -> list[dict[str, Any]]:
         return self.sessions
 

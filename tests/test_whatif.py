@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from letterlock.base.values import Secret
+from letterlock.directory.acme_orders import AcmeOrder, AcmeOrders
 from letterlock.manage import CMDLETS
 from tests.management import Management, Services
 
@@ -56,6 +58,11 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "Export-ExchangeCertificate": ({"Thumbprint": "{thumbprint}"}, ("export ",)),
     "Enable-ExchangeCertificate": ({"Thumbprint": "{thumbprint}", "Services": "SMTP"}, ("for SMTP",)),
     "Remove-ExchangeCertificate": ({"Thumbprint": "{spare}"}, ("remove ", "spare.example.com")),
+    "Set-AcmeSettings": ({"RenewalEnabled": False}, ("set RenewalEnabled from True to False",)),
+    "New-AcmeCertificate": ({"DomainName": ["new.example.com"]}, ("order a certificate for new.example.com at https",)),
+    "Update-AcmeCertificate": ({"Identity": "acme.example.com"}, ("renew the certificate for acme.example.com at",)),
+    "Remove-AcmeCertificate": ({"Identity": "acme.example.com"}, ("end the renewal of", "for acme.example.com")),
+    "Revoke-AcmeCertificate": ({"Thumbprint": "{issued}"}, ("have ", "issued.example.com) revoked")),
     "New-LoginException": (EXCEPTION, ("make a login exception", "RemoteIPRanges 10.1.2.0/28", "Owner Facility")),
     "Set-LoginException": (
         {"Identity": "{exception}", "Owner": "Nobody"},
@@ -96,7 +103,23 @@ def management(tmp_path_factory: pytest.TempPathFactory) -> tuple[Management, Se
     served = next(r for r in m.run("Get-ExchangeCertificate") if r["Thumbprint"] != spare["Thumbprint"])
     (data.parent / "box.mbox").write_text("From x Thu Jan  1 00:00:00 2026\nSubject: a\n\ntext\n\n")
     exported = m.run("Export-ExchangeCertificate", spare["Thumbprint"])[0]
+    order = AcmeOrder(
+        identity="acme.example.com",
+        domains=("acme.example.com",),
+        services=(),
+        friendly_name="ACME",
+        algorithm="EC",
+        size=256,
+        exportable=False,
+        directory_url="https://acme.example.com/",
+    )
+    AcmeOrders(m.config).save(order, "tester", "order")
+    m.run("Set-AcmeSettings", TermsOfServiceAgreed=True, Contact="chief@example.com")
+    leaf = trustme.CA().issue_cert("issued.example.com")
+    pem = b"".join(blob.bytes() for blob in (leaf.private_key_pem, *leaf.cert_chain_pems)).decode()
+    issued = m.run("Import-ExchangeCertificate", FileData=pem)[0]
     names = {
+        "issued": str(issued["Thumbprint"]),
         "files": str(data.parent),
         "import": str(m.run("New-MailboxImportRequest", WHO, str(data.parent / "box.mbox"))[0]["Identity"]),
         "export": str(m.run("New-MailboxExportRequest", WHO, str(data.parent / "old.mbox"))[0]["Identity"]),

@@ -32,16 +32,19 @@ _NAMES: Final[dict[str, tuple[str, str]]] = {
     "clientaccessserver": ("Get-ExchangeServer", "Name"),
 }
 
+_PROPERTIES: Final = ("Property", "ExpandProperty", "ExcludeProperty", "MemberName")
+
 # cmdlet → its objects' properties
 Ask = Callable[[str], Awaitable[list[dict[str, Any]]]]
 
 
 class Typing(NamedTuple):
-    """What stands before the cursor: the command, its words so far, and the word that is being typed."""
+    """What stands before the cursor: the command, its words so far, the word that is being typed, and what is piped."""
 
     command: str
     before: list[str]
     word: str
+    source: str = ""  # the first command of the pipeline, where this is a later one
 
 
 def typing(text: str) -> Typing:
@@ -51,9 +54,13 @@ def typing(text: str) -> Typing:
     word = words.pop() if unfinished else ""
     start = max((i for i, w in enumerate(words) if w in _BEGINS), default=-1) + 1
     element = words[start:]
+    first = max((i for i, w in enumerate(words[:start]) if w in _BEGINS and w not in "|{("), default=-1) + 1
+    pipeline = words[first : start - 1] if start else []
+    if len(pipeline) > 1 and pipeline[0].startswith("$") and pipeline[1] == "=":
+        pipeline = pipeline[2:]
     if len(element) > 1 and element[0].startswith("$") and element[1] == "=":
         element = element[2:]
-    return Typing(element[0] if element else "", element[1:], word)
+    return Typing(element[0] if element else "", element[1:], word, pipeline[0] if pipeline else "")
 
 
 def allowed(parameter: Parameter) -> list[str]:
@@ -103,7 +110,10 @@ class ShellCompleter(Completer):
         if parameter is None:
             return []
         typed = t.word.rpartition(",")[2].lstrip("\"'").lower()
-        values = allowed(parameter) or await self._named(cmdlet, parameter)
+        if stage is not None and parameter.name in _PROPERTIES:
+            values = await self._properties(t.source)
+        else:
+            values = allowed(parameter) or await self._named(cmdlet, parameter)
         return [v for v in values if v.lower().startswith(typed)]
 
     def _variables(self, word: str) -> list[str]:
@@ -133,6 +143,23 @@ class ShellCompleter(Completer):
             return ("Get-Mailbox", "PrimarySmtpAddress")
         get = self.commands.get(f"get-{noun.lower()}")
         return (get.name, name) if get is not None else None
+
+    async def _properties(self, source: str) -> list[str]:
+        """What a listing command's objects have; nothing is run that changes something or needs more to be said."""
+        if source.startswith("$"):
+            value = self.variables.get(source[1:].lower())
+            value = value[0] if isinstance(value, list) and value else value
+            return list(value.properties) if isinstance(value, Record) else []
+        cmdlet = self.commands.get(source.lower())
+        if (
+            cmdlet is None
+            or not cmdlet.name.startswith("Get-")
+            or cmdlet.here
+            or any(p.mandatory for p in cmdlet.parameters)
+        ):
+            return []
+        rows = await self._rows(cmdlet.name)
+        return list(rows[0]) if rows else []
 
     async def _rows(self, name: str) -> list[dict[str, Any]]:
         now = time.monotonic()

@@ -17,7 +17,7 @@ from letterlock.base.values import Secret
 from letterlock.faces.output import clean
 from letterlock.manage.registry import Cmdlet
 
-_COLOURS = {"WARNING": "33", "VERBOSE": "36", "What if": "36"}
+_COLOURS = {"ERROR": "31", "WARNING": "33", "VERBOSE": "36", "What if": "36"}
 
 
 class Console:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Final
 
-from letterlock.base.errors import LetterlockError, Malformed
+from letterlock.base.errors import LetterlockError, Malformed, Refused
 from letterlock.base.values import Secret
 from letterlock.faces import confirm, grammar_cache, output
 from letterlock.faces.arguments import arguments, travelling
@@ -20,7 +20,7 @@ from letterlock.faces.pipeline import STAGES, Stage
 from letterlock.language.evaluate import CONSTANTS, evaluate
 from letterlock.language.operators import wildcard
 from letterlock.language.parse import parse
-from letterlock.language.tree import Assignment, Command, Node, Pipeline, ScriptBlock
+from letterlock.language.tree import Assignment, Command, Node, Parameter, Pipeline, ScriptBlock
 from letterlock.language.values import Record, to_text
 from letterlock.manage.here import Local
 from letterlock.manage.registry import Cmdlet, described
@@ -179,14 +179,38 @@ class Shell:
             raise Malformed(f"{command.name}: Format-List and Format-Table must be the last command of a pipeline")
         if stage is not None:
             return await self._stage(stage, command, piped)
+        command, action = await self._error_action(command, cmdlet)
         named, positional = await travelling(command, cmdlet, self._argument)
         await ask_passwords(cmdlet, named, self.console)
         answers = confirm.Answers()
         found: list[Any] = []
         for item in [None] if piped is None else piped:
             source = None if item is None else _piped(item)
-            found += await self._call(cmdlet, dict(named), positional, source, answers)
+            try:
+                found += await self._call(cmdlet, dict(named), positional, source, answers)
+            except Refused as error:
+                if action == "stop":
+                    raise
+                if action == "continue":
+                    self.console.message(f"ERROR: {error.text}")
         return found
+
+    async def _error_action(self, command: Command, cmdlet: Cmdlet) -> tuple[Command, str]:
+        """-ErrorAction, which every cmdlet has in the shell: whether what a server refuses ends the text."""
+        arguments = list(command.arguments)
+        for at, node in enumerate(arguments):
+            if isinstance(node, Parameter) and node.name.lower() in ("erroraction", "ea"):
+                following = arguments[at + 1 : at + 2] if node.value is None else [node.value]
+                text = to_text(await self._argument(following[0])) if following else ""
+                action = {"ignore": "silentlycontinue"}.get(text.lower(), text.lower())
+                if action not in ("stop", "continue", "silentlycontinue"):
+                    raise Malformed(
+                        f"{cmdlet.name}: ErrorAction: '{text}' is not one of the allowed values: "
+                        "Stop, Continue, SilentlyContinue, Ignore"
+                    )
+                del arguments[at : at + (1 if node.value is not None else 2)]
+                return Command(command.at, command.end, command.name, tuple(arguments)), action
+        return command, "stop"
 
     async def _argument(self, node: Node) -> Any:
         return await evaluate(node, self)

@@ -62,6 +62,28 @@ def test_exit_status_and_what_was_done_before(server: Server) -> None:
     assert (out, err) == ("", "letterlock: error: line 2, column 13: the command should have ended here, not ')'\n")
 
 
+def test_error_action(server: Server) -> None:
+    text = "'nobody@demo.test','bob@demo.test' | Get-Mailbox -ErrorAction {} | Select -Expand Name; 'after'"
+    out, err = shell(server, "-c", text.format("SilentlyContinue"))
+    assert (out, err) == ("bob\nafter\n", "")
+    out, err = shell(server, "-c", text.format("Continue"))
+    assert out == "bob\nafter\n"
+    assert err.startswith("ERROR: ")
+    assert "nobody@demo.test" in err
+    out, err = shell(server, "-c", text.format("Stop"), status=1)
+    assert out == ""
+    assert "is not one of the allowed values: Stop," in shell(server, "-c", text.format("Maybe"), status=2)[1]
+    # what is wrong in the text itself is never passed over
+    assert "no parameter" in shell(server, "-c", "Get-Mailbox -Nothing 1 -EA Ignore", status=2)[1]
+
+
+def test_how_many(server: Server) -> None:
+    assert shell(server, "-c", "@(Get-Mailbox -ResultSize 1).Count; @(Get-CASMailbox -ResultSize Unlimited).Count")[
+        0
+    ] == ("1\n2\n")
+    assert "use a number from 1 to" in shell(server, "-c", "Get-Mailbox -ResultSize x", status=2)[1]
+
+
 def test_verbose_and_confirm_without_a_terminal(server: Server) -> None:
     _, err = shell(server, "-c", "Set-CASMailbox bob@demo.test -PopEnabled $false -Verbose")
     assert "VERBOSE: set PopEnabled of bob@demo.test from True to False" in err

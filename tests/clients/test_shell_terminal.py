@@ -106,6 +106,9 @@ def test_lines_completion_history_and_mistakes(terminal: Terminal) -> None:
     terminal.keys("Get-CASMailbox ca", "Tab")
     terminal.wait("Get-CASMailbox carol@demo.test")
     terminal.keys("C-c")
+    terminal.keys("Get-ImapSettings | Select Banner,ProxyT", "Tab")
+    terminal.wait("Select Banner,ProxyTargetPort")
+    terminal.keys("C-c")
     # passwords stay out of the file, and the file is ours alone
     terminal.type("Set-MailboxPassword carol@demo.test -Password 'another horse 8'")
     terminal.type("New-Mailbox dora@demo.test -Pass 'third horse 9'")
