@@ -151,7 +151,7 @@ def test_ctrl_c_cancels_a_command_and_progress_is_shown(terminal: Terminal, serv
     message = "From x Thu Jan  1 00:00:00 2026\nSubject: {}\n\n" + "text\n" * 200 + "\n"
     (tmp_path / "big.mbox").write_text("".join(message.format(i) for i in range(30_000)))
     terminal.type(f"New-MailboxImportRequest carol@demo.test {tmp_path / 'big.mbox'}")
-    terminal.wait("importing into carol@demo.test")
+    terminal.wait("Import carol@demo.test")
     terminal.keys("C-c")
     terminal.wait("letterlock: cancelled")
     terminal.type("'still ' + 'here'")
