@@ -4,6 +4,7 @@
     @ neutral                                   Debian's Dovecot must pass it as well, so that the script is tested
     @ mail:tiny mail:dots                       INBOX holds these messages (for POP3, which cannot put them there)
     @ clear | starttls | new                    not logged in: on the clear port, after STARTTLS, on the always-TLS port
+    @ quota                                     the mailbox may hold 4 KiB
     C: a APPEND INBOX <msg:plain>               the first client sends a line (a message as a non-synchronising literal)
     S: a OK [APPENDUID <validity> <uid>]…       a line of the answer; … is anything, <name> a word, the same ever after
     S! …EXPUNGE…                                no line of the answer is like this
@@ -35,7 +36,7 @@ from letterlock.imap.session import ImapSession
 from letterlock.policy.login import Channel, LoginAttempt, LoginRules
 from letterlock.pop3 import Pop3Session
 from letterlock.session import Next, Password, Session, Welcome
-from letterlock.store.api import MailStore
+from letterlock.store.api import NO_QUOTA, MailStore, Quota
 from letterlock.store.sqlite import SqliteStore
 from tests.messages import MALFORMED, WELL_FORMED, crlf
 
@@ -154,7 +155,7 @@ class OwnPeer:
     """A session of ours, stepped by hand."""
 
     def __init__(self, protocol: str, store: SqliteStore, words: frozenset[str]) -> None:
-        self.mail = store.mailbox(BOX)
+        self.mail = store.mailbox(BOX, Quota(4096) if "quota" in words else NO_QUOTA)
         channel = Channel() if words & {"clear", "starttls"} else Channel(tls=Tls.IMPLICIT)
         self.session: Session
         settings: Any = ImapSettings() if protocol == "imap" else PopSettings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from letterlock.base.values import Protocol
-from letterlock.imap.commands import append, fetch, folders, general, login, messages, search, select
+from letterlock.imap.commands import append, fetch, folders, general, login, messages, quota, search, select
 from letterlock.imap.commands.login import no_arguments
 from letterlock.imap.session import (
     ANY,
@@ -44,6 +44,8 @@ _ROWS: Final = (
     Row(b"LSUB", folders.lsub, folders.parse_lsub, LOGGED_IN, REPORTS, "RFC 3501 6.3.9"),
     Row(b"NAMESPACE", folders.namespace, no_arguments, LOGGED_IN, REPORTS, "RFC 2342 5"),
     Row(b"STATUS", folders.status, folders.parse_status, LOGGED_IN, REPORTS, "RFC 3501 6.3.10"),
+    Row(b"GETQUOTA", quota.get_quota, quota.parse_root, LOGGED_IN, REPORTS, "RFC 9208 4.1.1"),
+    Row(b"GETQUOTAROOT", quota.get_quota_root, quota.parse_folder, LOGGED_IN, REPORTS, "RFC 9208 4.1.2"),
     Row(b"APPEND", append.append, append.parse_append, LOGGED_IN, 0, "RFC 3501 6.3.11"),
     Row(b"IDLE", general.idle, no_arguments, LOGGED_IN, 0, "RFC 2177 3"),
     Row(b"CHECK", general.noop, no_arguments, SELECTED, REPORTS, "RFC 3501 6.4.1"),
@@ -67,7 +69,7 @@ COMMANDS: Final = {row.name: row for row in _ROWS}
 ALWAYS: Final = b"IMAP4rev1 SASL-IR LITERAL+ ID ENABLE"
 AFTER_LOGIN: Final = (
     b"IDLE NAMESPACE UIDPLUS MOVE UNSELECT CHILDREN SPECIAL-USE CREATE-SPECIAL-USE LIST-EXTENDED LIST-STATUS "
-    b"ESEARCH SEARCHRES WITHIN CONDSTORE MULTIAPPEND STATUS=SIZE PREVIEW"
+    b"ESEARCH SEARCHRES WITHIN CONDSTORE MULTIAPPEND STATUS=SIZE PREVIEW QUOTA QUOTA=RES-STORAGE"
 )
 
 
