@@ -314,6 +314,19 @@ def test_exposed_and_retired_passwords_are_found(server: Server) -> None:
     assert not objects(server, "get-exposedcredential", BOB)
 
 
+def test_an_exception_for_a_mailbox_is_for_all_its_addresses(server: Server) -> None:
+    server.shell(f'Set-Mailbox {ALICE} -EmailAddresses @{{Add="smtp:device@demo.test"}}')
+    words = ("--remote-ipranges", "127.0.0.95", "--owner", "lab", "--reason", "scale", "--expires-on", SOON)
+    (made,) = objects(server, "new-loginexception", "--protocol", "Imap", "--mailbox", "device@demo.test", *words)
+    assert (made["Mailbox"], made["LoginNames"]) == (ALICE, [ALICE, "device@demo.test"])
+    assert login(server, "127.0.0.95", user="Device@demo.test").startswith("a OK")
+    assert login(server, "127.0.0.95").startswith("a OK")
+    assert "PRIVACYREQUIRED" in login(server, "127.0.0.95", user=BOB)
+    server.shell(f'Set-Mailbox {ALICE} -EmailAddresses @{{Remove="smtp:device@demo.test"}}')
+    assert "PRIVACYREQUIRED" in login(server, "127.0.0.95", user="device@demo.test")
+    server.run("remove-loginexception", made["Identity"])
+
+
 def test_an_exception_ends_by_itself_and_says_so_ahead(server: Server) -> None:
     ends = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)).isoformat(timespec="milliseconds")
     words = ("--remote-ipranges", "127.0.0.90", "--owner", "lab", "--reason", "scale", "--expires-on", ends)

@@ -34,9 +34,21 @@ class LoginExceptions:
         version = self._config.version()
         if version != self._cache.version:
             rows = self._config.db.execute("SELECT id, json FROM login_exception")
-            found = sorted((_restored(str(i), json.loads(str(text))) for i, text in rows), key=lambda e: e.created)
+            restored = [_restored(str(i), json.loads(str(text))) for i, text in rows]
+            found = sorted((e._replace(names=self._names(e.mailbox)) for e in restored), key=lambda e: e.created)
             self._cache = _Cache(version, tuple(found))
         return self._cache.rows
+
+    def _names(self, mailbox: str) -> tuple[str, ...]:
+        """All addresses by which the mailbox logs in."""
+        rows = self._config.db.execute(
+            "SELECT p.address FROM proxy_address p JOIN account a ON a.id = p.account WHERE a.address = ?1 "
+            "UNION SELECT a.address FROM account a JOIN proxy_address p ON a.id = p.account WHERE p.address = ?1 "
+            "UNION SELECT q.address FROM proxy_address p JOIN proxy_address q ON q.account = p.account "
+            "WHERE p.address = ?1",
+            (mailbox.lower(),),
+        )
+        return tuple(str(row[0]) for row in rows) if mailbox else ()
 
     def in_force(self, protocol: Protocol, address: str, now: float) -> tuple[LoginException, ...]:
         """Those that may let a client at `address` in at `now` (seconds since 1970)."""
@@ -93,7 +105,9 @@ def check(exception: LoginException) -> None:
 
 
 def _stored(e: LoginException) -> dict[str, Any]:
-    return {**e._asdict(), "protocol": e.protocol.name, "ranges": [str(r) for r in e.ranges]}
+    rows = {**e._asdict(), "protocol": e.protocol.name, "ranges": [str(r) for r in e.ranges]}
+    del rows["names"]  # they are the mailbox's, and may change
+    return rows
 
 
 def _row(e: LoginException) -> tuple[str, str]:

@@ -93,6 +93,7 @@ def rows(c: Context) -> list[Row]:
             "Protocol": "Imap" if e.protocol is Protocol.IMAP4 else "Pop",
             "RemoteIPRanges": [str(r) for r in e.ranges],
             "Mailbox": e.mailbox,
+            "LoginNames": sorted({e.mailbox, *e.names}) if e.mailbox else [],
             "Mechanisms": list(e.mechanisms),
             "AllowClearText": e.clear_text,
             "TlsMinimum": e.tls_minimum,
@@ -124,6 +125,7 @@ def travelled(properties: dict[str, Any]) -> LoginException:
         properties["Owner"],
         properties["Reason"],
         when(properties["Created"]),
+        tuple(name.lower() for name in properties["LoginNames"]),
     )
 
 

@@ -35,6 +35,7 @@ class LoginException(NamedTuple):
     owner: str = ""
     reason: str = ""
     created: float = 0.0
+    names: tuple[str, ...] = ()  # in lower case: what else the mailbox logs in as
 
     def contains(self, address: str) -> bool:
         """Whether `address` is in its ranges; IPv4-mapped IPv6 counts as IPv4."""
@@ -51,7 +52,7 @@ class LoginException(NamedTuple):
         return (
             protocol is self.protocol
             and (not self.mechanisms or mechanism in self.mechanisms)
-            and (not self.mailbox or not user or user.lower() == self.mailbox.lower())
+            and (not self.mailbox or not user or user.lower() in (self.mailbox.lower(), *self.names))
             and self.contains(address)
         )
 
