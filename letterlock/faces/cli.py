@@ -311,6 +311,12 @@ def _parameters(cmdlet: Cmdlet, words: list[str]) -> tuple[dict[str, Any], list[
             named[parameter.name] = [*(old if isinstance(old, list) else [old]), value]
         else:
             named[parameter.name] = value
+        while parameter.several and at < len(words) and not words[at].startswith("--"):
+            old = named[parameter.name]
+            named[parameter.name] = [*(old if isinstance(old, list) else [old]), words[at]]
+            at += 1
+    if len(positional) > 1 and any(p.several and p.position == 0 for p in cmdlet.parameters):
+        positional = [positional]
     return named, positional
 
 

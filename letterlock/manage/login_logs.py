@@ -204,6 +204,7 @@ COMMON: Final = (
         paths,
         0,
         type_name="String[]",
+        several=True,
     ),
     Parameter("Format", "How files are read.", choice(logs.FORMATS), type_name=" | ".join(logs.FORMATS),
               default="auto"),

@@ -86,6 +86,7 @@ class Parameter:
     type_name: str = "String"
     default: str = ""
     allowed: tuple[Any, Any] | None = None  # least and greatest value
+    several: bool = False  # on the command line, the words after it belong to it as well: --path a.log b.log
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,13 @@ def test_columns_verdicts_and_exit_status(exports: Path) -> None:
     assert {r["Id"]: r["Verdict"] for r in table}["IMAP002"] == "Fail"
 
 
+def test_several_files_in_every_way_of_writing_them(exports: Path) -> None:
+    files = [str(exports / "imap.txt"), str(exports / "certificates.txt")]
+    for words in (["--path", *files], ["--path", files[0], "--path", files[1]], ["--path", ",".join(files)], files):
+        done = program(*words, "--id", "CERT-NAME", "--output", "json")
+        assert [r["Verdict"] for r in json.loads(done.stdout)] == ["Pass"], (words, done.stderr)
+
+
 def test_error_alone_is_exit_status_1(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     done = program("--path", str(tmp_path), "--output", "json")
