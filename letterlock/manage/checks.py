@@ -190,7 +190,14 @@ def _judged(collected: _Collected, p: dict[str, Any]) -> tuple[list[Finding], In
         [f for f in collected.facts if not (isinstance(f, SettingFact) and f.kind == "Problem")], time.time()
     )
     found = rules.judge(inventory, wanted)
-    found += [f for f in (*collected.findings, *_problems(collected.facts)) if wanted.named(f.id, f.category)]
+    # what could not be read is said whatever was asked for: it might have been in there
+    about = (*collected.findings, *_problems(collected.facts))
+    found += [f for f in about if f.verdict is not Verdict.INFO or wanted.named(f.id, f.category)]
+    if not found:
+        why = "No check that was asked for applies to what was given."
+        found.append(
+            Finding("INPUT", "Not judged", "Input", "everything", Verdict.ERROR, "nothing was judged", why=why)
+        )
     return found, inventory
 
 

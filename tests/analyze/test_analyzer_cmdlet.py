@@ -119,6 +119,14 @@ def test_wrong_input_is_named(words: list[str], text: str, exports: Path) -> Non
     assert done.stderr.startswith("letterlock: error: Invoke-Analyzer: ")
 
 
+def test_nothing_judged_is_never_taken_for_a_pass(exports: Path, tmp_path: Path) -> None:
+    done = program("--path", str(exports), "--id", "TLS-LIST", "--output", "json")
+    assert done.returncode == 1 and [r["Detail"] for r in json.loads(done.stdout)] == ["nothing was judged"]
+    (tmp_path / "settings.txt").write_text("LoginType : SecureLogin\n")
+    done = program("--path", str(tmp_path / "settings.txt"), "--id", "IMAP002", "--output", "json")
+    assert done.returncode == 1 and "nothing tells which" in json.loads(done.stdout)[0]["Detail"]
+
+
 def test_detailed_findings_name_file_and_line(exports: Path) -> None:
     rows, _, _ = run(Path=str(exports), Detailed=True, Id="IMAP002")
     assert rows[0]["Source"].endswith("imap.txt") and rows[0]["Line"] == 10
