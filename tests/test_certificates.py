@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from letterlock.base.errors import LetterlockError, Malformed, Refused
+from letterlock.base.settings import ImapSettings
 from letterlock.directory import certificate_files as files
 from letterlock.directory import selection
 from letterlock.directory.certificate_names import Wish, distinguished_name, domain, parse_subject
@@ -24,6 +25,7 @@ from letterlock.directory.certificates import Certificate, Certificates, Pending
 from letterlock.directory.config import Config
 from letterlock.directory.trust import trust
 from letterlock.policy.certificates import DAY_S, Dates, renewal_time, validity
+from letterlock.runtime.contexts import Contexts
 from tests.authority import Authority, key_pem, pem
 
 
@@ -381,6 +383,18 @@ def test_names_asked_for_by_sni_only_find_what_is_in_service(authority: Authorit
     assert selection.by_server_name(everything, "admin.contoso.com", "IMAP") is None
     assert selection.by_server_name(everything, "admin.contoso.com", "IIS") == admin
     assert selection.by_server_name(everything, "nobody.example", "IMAP") is None
+
+
+def test_no_flood_of_names_takes_memory(authority: Authority, store: Certificates) -> None:
+    """Attack class: SNI look-ups eat memory (CVE-2017-15130). Contexts are kept by certificate, never by name."""
+    enable(store, store.create(Wish(["mail.contoso.com"]), (), "test"), "IMAP")
+    wildcard = take(store, authority.whole("*.fabrikam.com"))
+    contexts = Contexts(store, "LetterlockImap4", store._config.settings(ImapSettings), b"s" * 32)
+    contexts.reload("1.2")
+    found = {contexts._by_name("1.2", f"host{n}.fabrikam.com") for n in range(500)}
+    assert len(found) == 1 and None not in found
+    assert {contexts._by_name("1.2", f"host{n}.example") for n in range(500)} == {None}
+    assert len(contexts._contexts) == 2 and (wildcard.thumbprint, "1.2") in contexts._contexts
 
 
 def test_the_published_certificate_is_what_clients_should_trust(authority: Authority, store: Certificates) -> None:
