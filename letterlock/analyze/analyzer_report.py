@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from letterlock import __version__
@@ -118,6 +117,8 @@ def _style() -> tuple[str, str]:
 
 def render(found: list[Finding], inventory: Inventory, inputs: list[str], now: datetime.datetime) -> str:
     """The page."""
+    import jinja2  # only for a report: every command would pay for it
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("letterlock.analyze"),
         autoescape=True,

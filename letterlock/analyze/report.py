@@ -15,9 +15,8 @@ import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from letterlock.analyze import charts, progress
@@ -28,6 +27,9 @@ from letterlock.analyze.progress import history_path as history_path
 from letterlock.analyze.readiness import Readiness
 from letterlock.base.errors import Refused
 from letterlock.base.values import LoginType, Protocol
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 ROWS: Final = 2000  # rows of the list; the figures always count all
 NAMES: Final = {Protocol.IMAP4: "IMAP", Protocol.POP3: "POP", Protocol.SMTP: "SMTP", Protocol.SIEVE: "Sieve"}
@@ -95,7 +97,9 @@ def _style() -> tuple[str, str]:
     return style, f"sha256-{digest}"
 
 
-def _environment() -> jinja2.Environment:
+def _environment() -> Environment:
+    import jinja2  # only for a report: every command would pay for it
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("letterlock.analyze"),
         autoescape=True,

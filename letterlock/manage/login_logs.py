@@ -16,9 +16,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from letterlock.analyze import logs
 from letterlock.analyze.logs_exchange import Ports
 from letterlock.base.errors import Malformed, Refused
@@ -161,6 +158,10 @@ def _bar() -> Iterator[logs.Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
+    # loaded only where a bar is shown: every command would pay for it
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
     columns = (TextColumn("Reading logs"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("logs", total=None)

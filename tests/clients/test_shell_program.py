@@ -113,7 +113,7 @@ def test_a_filter_is_evaluated_where_the_mailboxes_are(server: Server) -> None:
 def test_a_subcommand_loads_no_grammar_and_no_line_editor(server: Server) -> None:
     program = (
         "import sys; from letterlock.__main__ import main; sys.argv[1:] = ['get-service', '--data', sys.argv[1]];"
-        "main(); print([m for m in ('lark', 'prompt_toolkit', 'httpx') if m in sys.modules])"
+        "main(); print([m for m in ('lark', 'prompt_toolkit', 'rich', 'jinja2', 'httpx', 'acme') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(server.data)], capture_output=True, text=True, timeout=60)
     assert done.stdout.endswith("\n[]\n"), done.stdout + done.stderr
