@@ -23,7 +23,7 @@ scan: .venv-scan/.installed
 test: $(VENV)/.installed-dev test-packages scan
 	LETTERLOCK_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-bench
 	@tools/debian-packages $(BENCH_PACKAGES)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
@@ -50,6 +50,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
