@@ -1,4 +1,4 @@
-"""The house's order: who may import whom, and which rooms know no I/O (docs/architecture.md)."""
+"""The house's order: who may import whom, and which rooms know no I/O (CONTRIBUTING.md has the table)."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from letterlock.base.settings import AdminSettings, ImapSettings, PopSettings, d
 from letterlock.base.settings_acme import AcmeSettings
 from letterlock.base.switches import Switches
 from letterlock.base.values import Binding, ByteSize, ConnectionSetting, ListChange, LoginType, TimeSpan
+from letterlock.manage import CMDLETS
+from letterlock.manage.registry import described
 
 
 @pytest.mark.parametrize(
@@ -195,3 +197,11 @@ def test_every_setting_is_obeyed_or_says_that_it_cannot_be(kind: type[object]) -
         meaningless = declared.setting.here is not None and all(map(declared.setting.here, values))
         assert name in read or meaningless, name
         assert declared.setting.help, name
+
+
+def test_help_names_type_default_range_and_whether_a_restart_is_needed() -> None:
+    text = described(CMDLETS["set-imapsettings"])
+    about = text[text.index("-MaxCommandSize") :].split("\n  -")[0]
+    assert "<Int32>" in about and "Default: 10240" in about and "Between 1024 and 16384" in about
+    assert "Takes effect at: Restart-Service LetterlockImap4, LetterlockImap4BE." in about
+    assert "Takes effect at" not in described(CMDLETS["set-acmesettings"])

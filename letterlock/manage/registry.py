@@ -87,6 +87,7 @@ class Parameter:
     default: str = ""
     allowed: tuple[Any, Any] | None = None  # least and greatest value
     several: bool = False  # on the command line, the words after it belong to it as well: --path a.log b.log
+    restart: str = ""  # services that have to be restarted before it takes effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,10 @@ def described(cmdlet: Cmdlet) -> str:
     if cmdlet.aliases:
         text += f"  also {', '.join(cmdlet.aliases)}\n"
     for p in cmdlet.all_parameters:
-        default = f" Default: {p.default}." if p.default else ""
+        default = f" Default: {p.default.rstrip('.')}." if p.default else ""
+        later = f" Takes effect at: Restart-Service {p.restart}." if p.restart else ""
         needed = " Needed." if p.mandatory else ""
-        text += f"  -{p.name} <{p.type_name}>\n      {p.help}{default}{needed}\n"
+        text += f"  -{p.name} <{p.type_name}>\n      {p.help}{default}{needed}{later}\n"
     return text
 
 

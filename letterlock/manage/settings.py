@@ -62,6 +62,7 @@ def _pair(
             type_name=d.type_name,
             default=_words(d.default),
             allowed=d.setting.range,
+            restart=restart if restart != LIVE else "",
         )
         for name, d in declared.items()
         if not d.setting.read_only
