@@ -59,6 +59,16 @@ class Terminal:
         self.keys("C-l")
         time.sleep(0.3)
 
+    def cancel(self) -> None:
+        """Ctrl-C, and the next prompt: what is typed before it is drawn is drawn into it."""
+        self.keys("C-c")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if self.screen().rstrip().splitlines()[-1].strip() == "letterlock>":
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no prompt came; the screen:\n{self.screen()}")
+
     def close(self) -> None:
         """End of the window."""
         subprocess.run([*self.tmux, "kill-server"], capture_output=True)
@@ -102,13 +112,13 @@ def test_lines_completion_history_and_mistakes(terminal: Terminal) -> None:
     terminal.wait("-LoginTypeMode")
     terminal.keys(" rep", "Tab")
     terminal.wait("-LoginTypeMode ReportOnly")
-    terminal.keys("C-c")
+    terminal.cancel()
     terminal.keys("Get-CASMailbox ca", "Tab")
     terminal.wait("Get-CASMailbox carol@demo.test")
-    terminal.keys("C-c")
+    terminal.cancel()
     terminal.keys("Get-ImapSettings | Select Banner,ProxyT", "Tab")
     terminal.wait("Select Banner,ProxyTargetPort")
-    terminal.keys("C-c")
+    terminal.cancel()
     # passwords stay out of the file, and the file is ours alone
     terminal.type("Set-MailboxPassword carol@demo.test -Password 'another horse 8'")
     terminal.type("New-Mailbox dora@demo.test -Pass 'third horse 9'")
