@@ -90,8 +90,8 @@ _TICKET_KEYS: Final = 80  # name 16, HMAC 32, AES 32; OpenSSL is asked before it
 @functools.cache
 def _ssl_ctx_ctrl() -> Callable[..., int] | None:
     """SSL_CTX_ctrl of the OpenSSL that the ssl module uses; None where it cannot be reached (hidden, not CPython)."""
-    if sys.implementation.name != "cpython":
-        return None
+    if sys.implementation.name != "cpython" or sys.version_info >= (3, 15):
+        return None  # the object's layout, relied on below, was looked up for 3.11 to 3.14
     try:
         function = ctypes.CDLL(_ssl.__file__).SSL_CTX_ctrl
     except (AttributeError, OSError):
