@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from letterlock.app import Letterlock
 from letterlock.base.errors import LetterlockError, Malformed
 from letterlock.base.values import ListChange, LoginType, MimeFormat, Secret, parse_enum
-from letterlock.faces import output
+from letterlock.faces import cli, output
 from letterlock.faces.console import Console
 from letterlock.faces.shell import Shell
 from letterlock.language.parse import Unfinished, parse, parse_filter, unfinished
@@ -591,3 +592,12 @@ def test_wrong_filters(text: str, said: str) -> None:
 def test_variables_of_the_shell_in_a_filter(bench: Bench) -> None:
     bench.run('$who = "o\'Neil*"; Get-CASMailbox -Filter {Name -like $who -and PopEnabled -eq $true}')
     assert bench.calls[0][1]["Filter"] == "Name -like 'o''Neil*' -and PopEnabled -eq $true"
+
+
+@pytest.mark.parametrize("words", [["get-inssecurelogin"], ["help", "Get-InssecureLogin"]])
+def test_a_subcommand_that_is_nearly_one_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words, Letterlock()) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.lower() == f"letterlock: error: '{words[-1]}' is not a command; did you mean get-insecurelogin?\n".lower()
+    )

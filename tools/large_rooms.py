@@ -1,4 +1,4 @@
-"""Lists modules over 400 lines and functions over 60: rooms to look at again (docs/architecture.md).
+"""Lists modules over 400 lines and functions over 60: rooms to look at again.
 
 A large module states its reason at its head, in a docstring line that begins "Large because"; without it this fails.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import difflib
 import getpass
 import os
 import sys
@@ -229,17 +230,22 @@ def _help(options: Options, _data: Path, _program: Program) -> int:
         for each in sorted({c.name: c.help for c in CMDLETS.values()}.items()):
             print(f"{each[0]:<30} {each[1]}")
         return 0
-    found = CMDLETS.get(options.words[0].lower())
-    if found is None:
-        raise Malformed(f"there is no cmdlet '{options.words[0]}'; letterlock help lists all")
-    print(described(found), end="")
+    print(described(_known(options.words[0])), end="")
     return 0
 
 
-def _cmdlet(name: str, options: Options, data: Path, program: Program) -> int:
+def _known(name: str) -> Cmdlet:
+    """The cmdlet of that name, in any case."""
     cmdlet = CMDLETS.get(name.lower())
     if cmdlet is None:
-        raise Malformed(f"'{name}' is not a command; see: letterlock --help and letterlock help")
+        near = difflib.get_close_matches(name.lower(), CMDLETS, 1)
+        meant = f"did you mean {near[0]}?" if near else "see: letterlock --help and letterlock help"
+        raise Malformed(f"'{name}' is not a command; {meant}")
+    return cmdlet
+
+
+def _cmdlet(name: str, options: Options, data: Path, program: Program) -> int:
+    cmdlet = _known(name)
     form = options.one("--output", "") or ""
     if form not in ("", "table", "list", "json", "csv"):
         raise Malformed(f"--output: '{form}' is not one of table, list, json, csv")

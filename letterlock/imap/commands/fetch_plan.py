@@ -1,6 +1,6 @@
 """What a FETCH asks for, compiled once: an item list becomes columns of the store and a template.
 
-A FETCH is a SELECT and a template (docs/architecture.md, section 10). `compile_plan` reads the item list of
+A FETCH is a SELECT and a template. `compile_plan` reads the item list of
 RFC 3501 §6.4.5 as raw bytes and answers a `Plan`; plans are cached by those bytes, as clients send the same few
 lists for ever. What a template cannot say (sections, previews) is a `Section` of the plan, rendered by `sections.py`.
 
