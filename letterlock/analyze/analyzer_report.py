@@ -6,17 +6,15 @@ Links are those of the rules, never of what was read.
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
 from letterlock import __version__
+from letterlock.analyze import page
 from letterlock.analyze.findings import GRAVITY, Finding, Verdict
 from letterlock.analyze.inventory import Inventory
 from letterlock.analyze.logs_lines import visible
@@ -109,24 +107,10 @@ def overview(found: list[Finding]) -> list[Row]:
     return sorted(rows, key=lambda r: (-GRAVITY[r.worst], _place(r.name), r.name))
 
 
-def _style() -> tuple[str, str]:
-    style = files("letterlock.analyze").joinpath("templates/analyzer.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return style, f"sha256-{digest}"
-
-
 def render(found: list[Finding], inventory: Inventory, inputs: list[str], now: datetime.datetime) -> str:
     """The page."""
-    import jinja2  # only for a report: every command would pay for it
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("letterlock.analyze"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, digest = _style()
+    environment = page.environment()
+    style, digest = page.style("analyzer.css")
     counts = {v: sum(f.verdict is v for f in found) for v in Verdict}
     return environment.get_template("analyzer.html").render(
         style=Markup(style),  # noqa: S704 - our own file

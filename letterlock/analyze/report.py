@@ -7,19 +7,16 @@ characters.
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
 import ipaddress
 import os
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from markupsafe import Markup
 
-from letterlock.analyze import charts, progress
+from letterlock.analyze import charts, page, progress
 from letterlock.analyze.charts import day
 from letterlock.analyze.logs import Analysis
 from letterlock.analyze.logs_lines import visible
@@ -91,22 +88,8 @@ def _period(analysis: Analysis) -> tuple[float, float] | None:
     return (min(e.first for e in entries), max(e.last for e in entries)) if entries else None
 
 
-def _style() -> tuple[str, str]:
-    style = files("letterlock.analyze").joinpath("templates/report.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return style, f"sha256-{digest}"
-
-
 def _environment() -> Environment:
-    import jinja2  # only for a report: every command would pay for it
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("letterlock.analyze"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page.environment()
     environment.filters["visible"] = visible
     environment.filters["day"] = day
     environment.filters["number"] = lambda n: f"{n:,}"
@@ -118,7 +101,7 @@ def render(
     analysis: Analysis, found: Readiness, hosts: dict[str, str], own: bool, since: progress.Progress | None, now: float
 ) -> str:
     """The page."""
-    style, digest = _style()
+    style, digest = page.style("report.css")
     hours, since_at = analysis.tally.timeline(whole=True), analysis.tally.since
     counts: dict[str, int] = {}
     for what, counted in analysis.tally.timeline().items():
